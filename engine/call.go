@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/perdure/perdure/journal"
+)
+
+// None is nothing: the argument of a method that takes none, the result of one that gives none. Its only value is nil.
+type None *struct{}
+
+// Ref addresses an object. It is a plain value: comparable, printable, fit for state, events and arguments; making one
+// costs nothing and touches nobody. R is *T for a class, or a contract: an interface with some of its methods.
+type Ref[R any] struct {
+	Class string `json:"class"`
+	Name  string `json:"name"`
+}
+
+func (r Ref[R]) String() string { return r.Class + "/" + r.Name }
+
+// Remote is a class that this program calls but does not hold, known by its contract R.
+type Remote[R any] string
+
+// Get addresses the object of that name: the same name is the same object, every time and everywhere.
+func (c Remote[R]) Get(name string) Ref[R] { return Ref[R]{string(c), name} }
+
+// CanRead is what [Read] goes through: the View or Ctx of a turn, or an [Env].
+type CanRead interface {
+	context.Context
+	mayRead(Request) (Reply, error)
+}
+
+// CanCall is what [Call] goes through: the Ctx of a turn, or an [Env]. A View is none: a read has no effects.
+type CanCall interface {
+	CanRead
+	mayCall(Request) (Reply, error)
+}
+
+// Call runs an exclusive method and waits until what it changed is durable. The method is written as a method
+// expression: Call(ctx, Counters.Get("cart-99"), (*Counter).Increment, By{5}). Its errors are of type [*Error].
+//
+// From a turn it leaves when all earlier commits of the caller are durable, and its request id is derived from the
+// turn's; the turn's own changes are not durable yet, so if the turn fails the callee's effect stands.
+func Call[R, I, O any](c CanCall, to Ref[R], method func(R, *Ctx, I) (O, error), in I, opts ...CallOption) (O, error) {
+	return roundTrip[O](c.mayCall, to.Class, to.Name, method, in, opts)
+}
+
+// Read runs a read method.
+func Read[R, I, O any](c CanRead, to Ref[R], method func(R, View, I) (O, error), in I, opts ...CallOption) (O, error) {
+	return roundTrip[O](c.mayRead, to.Class, to.Name, method, in, opts)
+}
+
+// CallOption is given behind the argument of [Call] and [Read].
+type CallOption interface{ call(*Request) }
+
+type (
+	// RequestID is the caller's own id: a repeat of the same request gets the recorded reply, another request under
+	// the same id is refused with [IDReused]. At most 256 bytes.
+	RequestID string
+	// Limit is how long to wait, at most.
+	Limit time.Duration
+)
+
+func (o RequestID) call(r *Request) { r.ID = string(o) }
+func (o Limit) call(r *Request)     { r.Limit = time.Duration(o) }
+
+// Request is a request in bytes, as it crosses a wire.
+type Request struct {
+	Class, Name, Method string
+	Read                bool           // refuse a method that may change the object
+	Body                []byte         // argument in JSON; empty: the zero argument
+	HTTP                *HTTPRequest   // instead of Method: the whole request, for the class's OnHTTP
+	ID                  string         // the caller's own id
+	Session             *SessionNumber // or the number that a [Client] gives; neither: a repeat runs again
+	Caller              Caller
+	Chain               []string // the objects whose turns wait for this one, outermost first
+	Trace               string   // W3C traceparent
+	Deadline            time.Time
+	Limit               time.Duration // from receipt, if Deadline is not set; zero: 30 s
+
+	read bool   // the method is a read
+	made string // an id for a request that came without one
+}
+
+// SessionNumber numbers a request of a [Client], so that a repeat of it applies once.
+type SessionNumber = journal.SessionNumber
+
+// Caller says who asked. Claimed is what the request says, Verified what the server or gateway knows.
+type Caller = journal.Caller
+
+// HTTPRequest is an HTTP request whose body has been read.
+type HTTPRequest struct {
+	Method string
+	URL    string // path and query, as the client sent them
+	Host   string
+	Header http.Header
+}
+
+// Reply is the answer to a request, on its way out.
+type Reply struct {
+	Status   int         // of HTTP; 200 for calls
+	Header   http.Header // of replies to HTTP requests
+	Body     []byte
+	Version  journal.Version // of the object, that the reply is true at; what it says is durable
+	Replayed bool            // recorded when the request first ran
+}
+
+// Transport carries requests to objects. A [*Worker] is one, in process.
+type Transport interface {
+	// Do returns the reply, or an [*Error]. It does not repeat; a [Client] does.
+	Do(ctx context.Context, r Request) (Reply, error)
+}
+
+// Env is a context from which objects can be reached, outside any turn.
+type Env struct {
+	context.Context
+	transport Transport
+}
+
+// Via joins a context and a transport; usually through [Client.With].
+func Via(ctx context.Context, t Transport) Env { return Env{ctx, t} }
+
+func (e Env) mayCall(r Request) (Reply, error) { return e.transport.Do(e, r) }
+func (e Env) mayRead(r Request) (Reply, error) { r.Read = true; return e.transport.Do(e, r) }
+
+func roundTrip[O any](do func(Request) (Reply, error), class, name string, method, in any, opts []CallOption) (out O, err error) {
+	r, err := request(class, name, method, in)
+	if err != nil {
+		return out, err
+	}
+	for _, o := range opts {
+		o.call(&r)
+	}
+	reply, err := do(r)
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(reply.Body, &out); err != nil {
+		return out, Errorf(Internal, "reply of %s/%s %s: %w", class, name, r.Method, err)
+	}
+	return out, nil
+}
+
+func request(class, name string, method, in any) (Request, error) {
+	wire, full := methodName(method)
+	if wire == "" {
+		return Request{}, Errorf(Invalid, "want a method expression like (*Counter).Increment, have the function %s", full)
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return Request{}, Errorf(Invalid, "argument of %s/%s %s: %w", class, name, wire, err)
+	}
+	return Request{Class: class, Name: name, Method: wire, Body: body}, nil
+}
+
+// methodNames remembers the wire names of method expressions by their code's address.
+var methodNames sync.Map // uintptr -> string
+
+// methodName is the wire name of a method expression, empty if it is another function, and the symbol it comes from:
+// pkg.(*Counter).Increment, or pkg.Contract.Increment.
+func methodName(method any) (wire, full string) {
+	pc := reflect.ValueOf(method).Pointer()
+	if name, ok := methodNames.Load(pc); ok {
+		return name.(string), ""
+	}
+	full = runtime.FuncForPC(pc).Name()
+	short := full[strings.LastIndexByte(full, '.')+1:]
+	if !unicode.IsUpper(rune(short[0])) {
+		return "", full
+	}
+	wire = wireName(short)
+	methodNames.Store(pc, wire)
+	return wire, full
+}
+
+// wireName is the lower camel case of a Go name: Increment is increment, AddItem addItem, HTTPGet httpGet, ID id.
+func wireName(s string) string {
+	n := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsUpper(r) })
+	switch {
+	case n < 0:
+		n = len(s)
+	case n > 1:
+		n--
+	}
+	return strings.ToLower(s[:n]) + s[n:]
+}

@@ -1,0 +1,265 @@
+package engine
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/perdure/perdure/journal"
+)
+
+// committer sends a partition's records, in order, with up to a window of them in flight. It is the only one that
+// appends to the stream, so it knows the position of each before it is stored.
+//
+// Why an answer is safe to pass on: a record is told as stored only when it and all before it are acknowledged at the
+// positions that were predicted; the first that is not ends the epoch, and everything behind it is unknown, for good.
+type committer struct {
+	ep     *epoch
+	writer journal.Writer
+	wake   chan struct{}
+
+	mu      sync.Mutex
+	win     window[sent]
+	objects []*object // that have commits to send, each once
+	batches []*batch
+	acked   journal.Seq // highest acknowledged position
+	closed  bool
+}
+
+// sent is what a flight carries: a record, or a batch.
+type sent struct {
+	record *record
+	batch  *batch
+	at     time.Duration
+}
+
+// record is consecutive commits of one object on their way.
+type record struct {
+	o       *object
+	commits []*commit
+	first   journal.Version
+	last    journal.Version
+	at      time.Time
+	hash    journal.Hash
+	bytes   int
+	subject journal.Seq // what the object's last message must be at, or NoSubjectCheck
+}
+
+// batch is messages that are stored all or none: a snapshot record.
+type batch struct {
+	o        *object
+	messages []journal.Message
+	done     func(last journal.Seq, err error)
+}
+
+func newCommitter(ep *epoch, next journal.Seq) *committer {
+	c := &committer{ep: ep, wake: make(chan struct{}, 1), acked: next - 1}
+	c.win.next = next
+	return c
+}
+
+// high is the highest position that is known to be stored.
+func (c *committer) high() journal.Seq {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.acked
+}
+
+// enqueue puts an object that has commits in line. Called with the object's mu held.
+func (c *committer) enqueue(o *object) {
+	c.mu.Lock()
+	c.objects = append(c.objects, o)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *committer) enqueueBatch(b *batch) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.batches = append(c.batches, b)
+	}
+	c.mu.Unlock()
+	if closed {
+		b.done(0, errEpochOver)
+		return
+	}
+	c.signal()
+}
+
+func (c *committer) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run sends until the epoch is over.
+func (c *committer) run() {
+	tick := time.NewTicker(ackTimeout / 4)
+	defer tick.Stop()
+	var buf []byte
+	for {
+		for {
+			o, b := c.take()
+			if o == nil && b == nil {
+				break
+			}
+			var err error
+			if b != nil {
+				err = c.sendBatch(b)
+			} else {
+				buf, err = c.sendRecord(o, buf[:0])
+			}
+			if err != nil {
+				c.ep.end(fmt.Errorf("append: %w", err))
+				return
+			}
+		}
+		select {
+		case <-c.wake:
+		case <-c.ep.done:
+			return
+		case <-tick.C:
+			if c.overdue() {
+				c.ep.end(fmt.Errorf("append: %w within %v", errNoAnswer, ackTimeout))
+				return
+			}
+		}
+	}
+}
+
+// take takes what may be sent next, nothing if the window has no room.
+func (c *committer) take() (*object, *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil, nil
+	case len(c.batches) > 0 && c.win.room(len(c.batches[0].messages), batchBytes(c.batches[0])):
+		b := c.batches[0]
+		c.batches = c.batches[1:]
+		return nil, b
+	case len(c.batches) > 0:
+		return nil, nil // it would wait for ever behind single records
+	case len(c.objects) > 0 && c.win.room(1, c.ep.recordMax):
+		o := c.objects[0]
+		c.objects[0] = nil
+		if c.objects = c.objects[1:]; len(c.objects) == 0 {
+			c.objects = nil
+		}
+		return o, nil
+	}
+	return nil, nil
+}
+
+func batchBytes(b *batch) (n int) {
+	for _, m := range b.messages {
+		n += m.Size()
+	}
+	return n
+}
+
+// sendRecord sends the object's next record and puts the object in line again if it has more.
+func (c *committer) sendRecord(o *object, buf []byte) ([]byte, error) {
+	r, buf := o.takeRecord(buf)
+	if r == nil {
+		return buf, nil
+	}
+	m := journal.Message{Subject: o.subjectName(), Header: c.ep.header, Data: buf}
+	behind := c.reserve(1, m.Size(), sent{record: r})
+	err := c.writer.Append(behind, r.subject, m)
+	o.requeue()
+	return buf, err
+}
+
+func (c *committer) sendBatch(b *batch) error {
+	behind := c.reserve(len(b.messages), batchBytes(b), sent{batch: b})
+	return c.writer.Append(behind, journal.NoSubjectCheck, b.messages...)
+}
+
+func (c *committer) reserve(messages, bytes int, s sent) journal.Seq {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.at = c.ep.w.clock.Boot()
+	return c.win.send(messages, bytes, s)
+}
+
+// answered takes an answer of the journal: from the writer, one at a time.
+func (c *committer) answered(a journal.Answer) {
+	if a.Outcome != journal.Stored {
+		c.ep.w.log.Warn("append not stored", "stream", c.ep.log.Stream(), "seq", a.Seq, "outcome", a.Outcome, "err", a.Err)
+	}
+	c.mu.Lock()
+	c.win.answer(a.Seq, a.Outcome)
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		s, last, outcome, ok := c.win.tell()
+		if ok && outcome == journal.Stored {
+			c.acked = last
+		}
+		c.mu.Unlock()
+		switch {
+		case !ok:
+			c.signal()
+			return
+		case outcome != journal.Stored:
+			c.undo(s)
+			c.ep.end(fmt.Errorf("append at %d: %s: %w", last, outcome, a.Err))
+			return
+		}
+		c.ep.durable(last, func() { c.told(s, last) })
+	}
+}
+
+// told passes on that something is durable.
+func (c *committer) told(s sent, last journal.Seq) {
+	if s.batch != nil {
+		s.batch.done(last, nil)
+		return
+	}
+	s.record.o.stored(s.record, last)
+}
+
+func (c *committer) undo(s sent) {
+	if s.batch != nil {
+		s.batch.done(0, errEpochOver)
+	}
+}
+
+// overdue tells whether an append waits too long for its answer.
+func (c *committer) overdue() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.win.told == len(c.win.flights) {
+		return false
+	}
+	return c.ep.w.clock.Boot()-c.win.flights[c.win.told].what.at > ackTimeout
+}
+
+// close ends the committer with its epoch. The objects tell their callers.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.win.fail()
+	batches := c.batches
+	c.batches, c.objects = nil, nil
+	c.mu.Unlock()
+	for _, b := range batches {
+		b.done(0, errEpochOver)
+	}
+	if c.writer != nil {
+		c.writer.Close()
+	}
+}
+
+// drained tells whether everything is sent and answered.
+func (c *committer) drained() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.objects) == 0 && len(c.batches) == 0 && c.win.inFlight() == 0
+}
+
+// ackTimeout is how long an append may be without an answer before its epoch is given up.
+const ackTimeout = 10 * time.Second

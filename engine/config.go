@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// Config is what a [Worker] is made of. Fields without a default are required.
+type Config struct {
+	// ID names the worker. It is kept in the data folder, and whoever has it holds the lock on that folder: a worker
+	// takes over from its own former life without waiting.
+	ID string
+	// Namespace is the first token of all subjects. Default "objects".
+	Namespace wire.Subjects
+	// Partitions is how many streams the namespace has.
+	Partitions int
+	// Classes are what the worker runs.
+	Classes []AnyClass
+	// Connect makes a journal session. It is called again whenever one has ended.
+	Connect func(ctx context.Context) (journal.Session, error)
+	// Store keeps states. It is a cache and may be empty.
+	Store snapshot.Store
+
+	// Listen takes requests for a partition from elsewhere, once the worker owns it: serve may be called from any
+	// goroutine and does not block; stop ends it. Default: requests come through [Worker.Do] alone.
+	Listen func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
+	// Durable runs open when what the stream acknowledged at a position is durable as well. Positions of a stream come
+	// in order. Default: the acknowledgement is all it takes.
+	Durable func(stream string, seq journal.Seq, open func())
+	// MayWrite is asked each second: while it returns an error commits are refused as Full, reads go on.
+	MayWrite func() error
+	// Observe is told what happens, for metrics.
+	Observe Observer
+
+	// CheckFold is for test kits: after every commit the object's events are folded anew, and it is told if the state
+	// differs from the one in memory. It costs as much as a replay.
+	CheckFold func(error)
+
+	LeaseTerm   time.Duration // how long the worker is trusted without a sign of life; default 2 s, at least 1 s
+	MemoryBytes int64         // objects in memory are evicted above it; default 256 MiB, at least 1 MiB
+	QueueBytes  int64         // requests waiting for all objects; default 64 MiB, at least 1 MiB
+	Clock       Clock         // default: the machine's
+	Log         *slog.Logger  // default: none
+	Version     string        // of the software, in epoch records; default "dev"
+}
+
+// Clock is where time comes from. Safe for concurrent use.
+type Clock interface {
+	Now() time.Time      // of the day; what turns see
+	Boot() time.Duration // for durations; it goes on while the machine sleeps
+}
+
+// Observer is told what happens. Nil functions are not called; the others are called from many goroutines and must be
+// quick.
+type Observer struct {
+	Turn func(class, method string, code Code, waited, ran time.Duration) // code is empty for success
+	Wake func(class string, took time.Duration)
+}
+
+// withDefaults fills in what is zero and returns every problem at once.
+func (c Config) withDefaults() (Config, error) {
+	c.Namespace = cmp.Or(c.Namespace, wire.DefaultNamespace)
+	c.LeaseTerm = cmp.Or(c.LeaseTerm, 2*time.Second)
+	c.MemoryBytes = cmp.Or(c.MemoryBytes, 256<<20)
+	c.QueueBytes = cmp.Or(c.QueueBytes, 64<<20)
+	c.Version = cmp.Or(c.Version, "dev")
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = machineClock{}
+	}
+	if c.MayWrite == nil {
+		c.MayWrite = func() error { return nil }
+	}
+	var problems []error
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			problems = append(problems, fmt.Errorf(format, args...))
+		}
+	}
+	bad(wire.CheckIdentifier(c.ID) != nil, "ID: %w", wire.CheckIdentifier(c.ID))
+	bad(c.Namespace.Check() != nil, "Namespace: %w", c.Namespace.Check())
+	bad(c.Partitions < 1 || c.Partitions > wire.Slots, "Partitions is %d; want 1 to %d", c.Partitions, wire.Slots)
+	bad(c.Connect == nil, "Connect is required")
+	bad(c.Store == nil, "Store is required")
+	bad(c.LeaseTerm < time.Second, "LeaseTerm is %v; want at least 1s", c.LeaseTerm)
+	bad(c.MemoryBytes < 1<<20, "MemoryBytes is %d; want at least 1 MiB", c.MemoryBytes)
+	bad(c.QueueBytes < 1<<20, "QueueBytes is %d; want at least 1 MiB", c.QueueBytes)
+	return c, errors.Join(problems...)
+}
+
+// class is a class as the engine runs it: bound, with all limits filled in.
+type class struct{ Behavior }
+
+func bindAll(classes []AnyClass) (map[string]*class, error) {
+	bound := map[string]*class{}
+	var problems []error
+	for _, ac := range classes {
+		b, err := ac.Bind()
+		problems = append(problems, err)
+		if b == nil {
+			continue
+		}
+		if bound[b.Name] != nil {
+			problems = append(problems, fmt.Errorf("class %q is registered twice", b.Name))
+		}
+		c := &class{*b}
+		c.Limits, err = c.Limits.withDefaults(b.Name)
+		problems = append(problems, err)
+		bound[b.Name] = c
+	}
+	return bound, errors.Join(problems...)
+}
+
+// CheckClasses tells what is wrong with classes: all problems of all of them.
+func CheckClasses(classes ...AnyClass) error {
+	_, err := bindAll(classes)
+	return err
+}
+
+func (l Limits) withDefaults(name string) (Limits, error) {
+	l.Idle = cmp.Or(l.Idle, 10*time.Second)
+	l.Turn = cmp.Or(l.Turn, 30*time.Second)
+	l.Queue = cmp.Or(l.Queue, 1000)
+	l.QueueBytes = cmp.Or(l.QueueBytes, 8<<20)
+	l.QueueAge = cmp.Or(l.QueueAge, 10*time.Second)
+	l.KeepIDs = cmp.Or(l.KeepIDs, 24*time.Hour)
+	l.KeepIDsMax = cmp.Or(l.KeepIDsMax, 10000)
+	if l.Idle < 0 || l.Turn < 0 || l.Queue < 0 || l.QueueBytes < 0 || l.QueueAge < 0 || l.KeepIDs < 0 || l.KeepIDsMax < 0 {
+		return l, fmt.Errorf("class %q: Limits: %+v has a negative one; 0 is the default", name, l)
+	}
+	return l, nil
+}

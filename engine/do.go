@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+)
+
+// Limits of a request.
+const (
+	// BodyBytesMax is the largest body of a request.
+	BodyBytesMax = 1 << 20
+	// DefaultDeadline is how long after its receipt a request without a deadline may begin.
+	DefaultDeadline = 30 * time.Second
+)
+
+// Do sends a request to its object and waits for the reply. It does not repeat: [Unavailable] and [UnknownOutcome] are
+// for the caller, which a [Client] is. When ctx ends first the outcome is unknown.
+func (w *Worker) Do(ctx context.Context, r Request) (Reply, error) {
+	type answer struct {
+		reply Reply
+		err   error
+	}
+	done := make(chan answer, 1)
+	w.submit(ctx, r, func(reply Reply, err error) { done <- answer{reply, err} })
+	select {
+	case a := <-done:
+		return a.reply, a.err
+	case <-ctx.Done():
+		return Reply{}, &Error{Code: UnknownOutcome, Detail: "the caller stopped waiting", Object: r.Class + "/" + r.Name,
+			RequestID: r.requestID(), cause: context.Cause(ctx)}
+	}
+}
+
+// submit checks a request and puts it into its object's mailbox. reply is called once, from any goroutine.
+func (w *Worker) submit(ctx context.Context, r Request, reply func(Reply, error)) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	err := w.route(ctx, &r, reply)
+	if err == nil {
+		return
+	}
+	e := *asError(err)
+	if r.Class != "" && r.Name != "" {
+		e.Object = cmp.Or(e.Object, r.Class+"/"+r.Name)
+	}
+	e.RequestID = cmp.Or(e.RequestID, r.requestID())
+	reply(Reply{}, &e)
+}
+
+func (w *Worker) route(ctx context.Context, r *Request, reply func(Reply, error)) error {
+	c, err := w.check(r)
+	if err != nil {
+		return err
+	}
+	token := wire.Escape(r.Name)
+	p := wire.Partition(wire.Slot(c.Name, token), w.cfg.Partitions)
+	ep := w.epochs[p].Load()
+	if ep == nil {
+		return unavailable(fmt.Errorf("partition %d is not owned", p))
+	}
+	return ep.submit(c, r.Name, token, &task{req: r, ctx: ctx, at: w.clock.Boot(), reply: reply})
+}
+
+// check tells what is wrong with a request, and fills in what it leaves open.
+func (w *Worker) check(r *Request) (*class, error) {
+	c := w.classes[r.Class]
+	if c == nil {
+		return nil, Errorf(NotFound, "no class %q; there are: %s", r.Class, strings.Join(slices.Sorted(maps.Keys(w.classes)), ", "))
+	}
+	if err := wire.CheckName(r.Name); err != nil {
+		return nil, Errorf(Invalid, "%w", err)
+	}
+	switch {
+	case len(r.Body) > BodyBytesMax:
+		return nil, Errorf(TooLarge, "the body has %d bytes; at most %d", len(r.Body), BodyBytesMax)
+	case len(r.ID) > requestIDBytesMax:
+		return nil, Errorf(Invalid, "the request id has %d bytes; at most %d", len(r.ID), requestIDBytesMax)
+	case slices.Contains(r.Chain, r.Class+"/"+r.Name):
+		return nil, Errorf(Conflict, "the call came back in a circle: %s", strings.Join(append(r.Chain, r.Class+"/"+r.Name), " -> "))
+	}
+	if err := c.checkMethod(r); err != nil {
+		return nil, err
+	}
+	if r.Deadline.IsZero() {
+		r.Deadline = w.clock.Now().Add(cmp.Or(r.Limit, DefaultDeadline))
+	}
+	if r.ID == "" && r.Session == nil {
+		r.made = newToken().String()
+	}
+	return c, nil
+}
+
+func (c *class) checkMethod(r *Request) error {
+	if r.HTTP != nil {
+		r.Method = "http"
+		if !c.HTTP {
+			return Errorf(NotFound, "class %q takes no HTTP requests: it has no OnHTTP; its methods are at /v1/objects/%s/<name>/call/<method>", c.Name, c.Name)
+		}
+		r.read = c.Limits.ReadOnly
+		return nil
+	}
+	r.Method = cmp.Or(c.Renamed[r.Method], r.Method)
+	m, ok := c.Methods[r.Method]
+	switch {
+	case !ok:
+		return Errorf(NotFound, "class %q has no method %q; it has: %s", c.Name, r.Method, strings.Join(slices.Sorted(maps.Keys(c.Methods)), ", "))
+	case r.Read && !m.Read:
+		return Errorf(Invalid, "%s is no read: it may change the object", r.Method)
+	case c.Limits.ReadOnly && !m.Read:
+		return Errorf(Unavailable, "class %q serves reads only just now", c.Name)
+	}
+	r.read = m.Read
+	return nil
+}

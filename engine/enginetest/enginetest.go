@@ -1,0 +1,232 @@
+// Package enginetest is the test kit for classes: the engine that runs in production over a journal in memory, with a
+// clock that moves when told, and crashes on demand. After every turn that changed something it folds the object's
+// events anew, and fails the test if the state differs: an exported field was changed outside of Apply.
+//
+//	func TestCountSurvivesCrash(t *testing.T) {
+//		w := enginetest.New(t, Counters)
+//		cart := Counters.Get("checkout-cart-99")
+//		enginetest.Call(w, cart, (*Counter).Increment, By{})
+//		w.Crash()
+//		if n := enginetest.Read(w, cart, (*Counter).Value, nil); n != 1 {
+//			t.Fatal(n)
+//		}
+//	}
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/boottime"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/journal/journaltest"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// partitions of a world: more than one, so that classes do not come to rely on one.
+const partitions = 2
+
+// World is where the classes under test live. It is an [engine.Env]: engine.Call(w, …) returns the error,
+// enginetest.Call(w, …) fails the test instead. It is for the test's goroutine, but for calls, which any may make.
+type World struct {
+	engine.Env
+	t       testing.TB
+	classes []engine.AnyClass
+	journal *journaltest.Memory
+	clock   *clock
+	store   *snapshot.Memory
+
+	worker *engine.Worker
+	client *engine.Client
+	ran    chan error
+}
+
+// clock stands still until it is told to move; durations are real.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (*clock) Boot() time.Duration { return boottime.Now() }
+
+// New starts the classes. What is wrong with them fails the test; everything ends with it.
+func New(t testing.TB, classes ...engine.AnyClass) *World {
+	t.Helper()
+	w := &World{t: t, classes: classes, journal: journaltest.NewMemory(),
+		clock: &clock{now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
+	w.start(snapshot.NewMemory())
+	t.Cleanup(func() { w.worker.Kill() })
+	return w
+}
+
+func (w *World) start(store *snapshot.Memory) {
+	w.t.Helper()
+	w.store = store
+	worker, err := engine.New(engine.Config{
+		ID: "test", Partitions: partitions, Classes: w.classes, Store: store, Clock: w.clock,
+		Connect:   func(context.Context) (journal.Session, error) { return w.journal.Session("objects", partitions), nil },
+		CheckFold: func(err error) { w.t.Error(err) },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.worker, w.client = worker, engine.NewClient(worker)
+	w.Env = w.client.With(w.t.Context())
+	ran := make(chan error, 1)
+	w.ran = ran
+	go func() { ran <- worker.Run(context.Background()) }() // ends with Kill
+}
+
+// Advance moves the clock: what the next turns see as now.
+func (w *World) Advance(d time.Duration) {
+	w.clock.mu.Lock()
+	defer w.clock.mu.Unlock()
+	w.clock.now = w.clock.now.Add(d)
+}
+
+// Crash is kill -9, and a start on another machine: nothing is left but what the journal has.
+func (w *World) Crash() {
+	w.t.Helper()
+	w.worker.Kill()
+	w.start(snapshot.NewMemory())
+}
+
+// Restart is a clean stop and a start: objects leave memory through the snapshot store.
+func (w *World) Restart() {
+	w.t.Helper()
+	w.worker.Stop()
+	w.start(w.store)
+}
+
+// Call is [engine.Call] for a call that must succeed.
+func Call[R, I, O any](w *World, to engine.Ref[R], m func(R, *engine.Ctx, I) (O, error), in I) O {
+	w.t.Helper()
+	out, err := engine.Call(w, to, m, in)
+	w.must(err)
+	return out
+}
+
+// Read is [engine.Read] for a read that must succeed.
+func Read[R, I, O any](w *World, to engine.Ref[R], m func(R, engine.View, I) (O, error), in I) O {
+	w.t.Helper()
+	out, err := engine.Read(w, to, m, in)
+	w.must(err)
+	return out
+}
+
+// Fails is for a call that must fail with that code; it returns the error.
+func Fails[R, I, O any](w *World, code engine.Code, to engine.Ref[R], m func(R, *engine.Ctx, I) (O, error), in I) *engine.Error {
+	w.t.Helper()
+	_, err := engine.Call(w, to, m, in)
+	if !errors.Is(err, code) {
+		w.t.Fatalf("want %s, got %v", code, err)
+	}
+	e, _ := errors.AsType[*engine.Error](err)
+	return e
+}
+
+func (w *World) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// HTTP sends a request without a body to an object's OnHTTP and returns the status and the trimmed body. A refusal is
+// the problem that the gateway would answer with.
+func HTTP[R any](w *World, to engine.Ref[R], method, path string) (int, string) {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w, method, path, nil)
+	w.must(err)
+	resp := Fetch(w, to, r)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	w.must(err)
+	return resp.StatusCode, strings.TrimSpace(string(body))
+}
+
+// Fetch sends a whole HTTP request to an object's OnHTTP.
+func Fetch[R any](w *World, to engine.Ref[R], r *http.Request) *http.Response {
+	w.t.Helper()
+	var body []byte
+	if r.Body != nil {
+		var err error
+		body, err = io.ReadAll(r.Body)
+		w.must(err)
+	}
+	rec := &recorder{header: http.Header{}}
+	reply, err := w.client.Do(w, engine.Request{Class: to.Class, Name: to.Name, Body: body,
+		HTTP: &engine.HTTPRequest{Method: r.Method, URL: r.URL.RequestURI(), Host: r.Host, Header: r.Header}})
+	if err != nil {
+		engine.WriteError(rec, err)
+	} else {
+		rec.header, rec.status = reply.Header, reply.Status
+		rec.body.Write(reply.Body)
+	}
+	return &http.Response{StatusCode: rec.status, Header: rec.header, Body: io.NopCloser(&rec.body)}
+}
+
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+// Journal is what an object is made of, a change a line: "put count 3", "delete count", "event opened {…}".
+func Journal[R any](w *World, of engine.Ref[R]) (lines []string) {
+	w.t.Helper()
+	w.settled()
+	for from := journal.Seq(0); ; {
+		entries, next, err := w.worker.Journal(w, of.Class, of.Name, from, 0)
+		w.must(err)
+		for _, e := range entries {
+			for _, c := range e.Changes {
+				lines = append(lines, strings.TrimSpace(c.Kind+" "+c.Key+c.Type+" "+string(c.Data)))
+			}
+		}
+		if next == 0 {
+			return lines
+		}
+		from = next
+	}
+}
+
+// State is an object's state as its journal has it.
+func State[R any](w *World, of engine.Ref[R]) engine.ObjectState {
+	w.t.Helper()
+	w.settled()
+	s, err := w.worker.State(w, of.Class, of.Name)
+	w.must(err)
+	return s
+}
+
+// settled waits until the worker owns its partitions: just after a crash it does not.
+func (w *World) settled() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for w.worker.Ready() != nil {
+		select {
+		case <-tick.C:
+		case <-w.Done():
+			w.t.Fatal(w.worker.Ready())
+		}
+	}
+}

@@ -1,0 +1,254 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// epoch is one worker's ownership of one partition: what it owns, and the proof that it does. When it is over, it is
+// over for good: its objects are dropped, its answers count for nothing, and another epoch begins with new ones.
+type epoch struct {
+	w         *Worker
+	ns        wire.Subjects
+	ses       *session
+	p         int
+	log       journal.Log
+	id        journal.EpochID
+	seq       journal.Seq // of the epoch record
+	life      uint64      // how often a loss in the partition's journal was accepted
+	header    journal.Header
+	recordMax int
+	history   []mark // all epochs of the stream, by position
+	ctx       context.Context
+	cancel    context.CancelFunc
+	committer *committer
+	witnessed journal.Seq // what the witness was last told of; owned by serve
+
+	done    chan struct{} // closed when it is over
+	over    atomic.Bool
+	running sync.WaitGroup
+	press   chan struct{}
+
+	mu      sync.Mutex
+	objects map[snapshot.ID]*object
+	cause   error
+}
+
+// mark is where an epoch begins in the stream.
+type mark struct {
+	seq journal.Seq
+	id  journal.EpochID
+}
+
+// epochAt is the last epoch that begins before a position: what a record there must name.
+func (ep *epoch) epochAt(seq journal.Seq) journal.EpochID {
+	i, _ := slices.BinarySearchFunc(ep.history, seq, func(m mark, seq journal.Seq) int { return cmp.Compare(m.seq, seq) })
+	if i == 0 {
+		return journal.EpochID{}
+	}
+	return ep.history[i-1].id
+}
+
+// object is the object of that name, made if it is not in memory.
+func (ep *epoch) object(c *class, name, token string) (*object, error) {
+	id := snapshot.ID(c.Name + "." + token)
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.over.Load() {
+		return nil, unavailable(errEpochOver)
+	}
+	o := ep.objects[id]
+	if o == nil {
+		o = &object{ep: ep, class: c, name: name, token: token, id: id, idleSince: ep.w.clock.Boot()}
+		ep.objects[id] = o
+	}
+	return o, nil
+}
+
+// remove is called by an object that leaves memory.
+func (ep *epoch) remove(o *object) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.objects[o.id] == o {
+		delete(ep.objects, o.id)
+	}
+}
+
+// mayAnswer tells whether something may be answered that has no record of its own: the lease of the incarnation that
+// the epoch record names is valid now, after the turn ran, and there is no sign of a newer epoch.
+func (ep *epoch) mayAnswer() error {
+	switch {
+	case ep.over.Load():
+		return errEpochOver
+	case !ep.ses.valid():
+		return errNoLease
+	}
+	return nil
+}
+
+var errNoLease = errors.New("the worker's lease is not valid")
+
+// durable runs open when what is acknowledged at seq is durable as well. Here an acknowledgement is all it takes; where
+// worker and server share a process, a sync of theirs comes between (docs/design.md, group sync).
+func (ep *epoch) durable(seq journal.Seq, open func()) {
+	if ep.w.cfg.Durable == nil {
+		open()
+		return
+	}
+	ep.w.cfg.Durable(ep.log.Stream(), seq, open)
+}
+
+// end ends the epoch. The first cause is kept.
+func (ep *epoch) end(cause error) {
+	ep.mu.Lock()
+	if ep.over.Swap(true) {
+		ep.mu.Unlock()
+		return
+	}
+	ep.cause = cause
+	objects := ep.objects
+	ep.objects = nil
+	close(ep.done)
+	ep.mu.Unlock()
+	ep.cancel()
+	ep.committer.close()
+	for _, o := range objects {
+		o.drop()
+		o.mu.Lock()
+		ep.w.memory.Add(-int64(o.memory))
+		o.memory = 0
+		o.mu.Unlock()
+	}
+}
+
+// pressed says that the worker holds more than its budget.
+func (ep *epoch) pressed() {
+	select {
+	case ep.press <- struct{}{}:
+	default:
+	}
+}
+
+// serve runs the epoch until it is over or ctx is done; then it drains, and releases the partition.
+func (ep *epoch) serve(ctx context.Context) error {
+	ep.running.Go(ep.committer.run)
+	stop, err := ep.w.listen(ep)
+	if err != nil {
+		ep.end(err)
+		return fmt.Errorf("listen: %w", err)
+	}
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ep.done:
+			stop()
+			return ep.cause
+		case <-ctx.Done():
+			stop()
+			if errors.Is(context.Cause(ctx), errDrain) {
+				ep.drain()
+			}
+			ep.end(context.Cause(ctx))
+			return nil
+		case <-tick.C:
+			ep.sweep()
+			if err := ep.ses.witness(ep); err != nil {
+				ep.end(err)
+			}
+		case <-ep.press:
+			ep.sweep()
+		}
+	}
+}
+
+const (
+	sweepEvery = time.Second
+	drainFor   = 10 * time.Second
+	drainPoll  = 5 * time.Millisecond
+)
+
+// sweep evicts what was idle for long enough, and while the worker holds more than its budget, whatever is idle, that
+// which is idle for longest first.
+func (ep *epoch) sweep() {
+	type candidate struct {
+		o     *object
+		since time.Duration
+	}
+	var idle []candidate
+	ep.mu.Lock()
+	for _, o := range ep.objects {
+		if since, ok := o.idle(); ok {
+			idle = append(idle, candidate{o, since})
+		}
+	}
+	ep.mu.Unlock()
+	now, over := ep.w.clock.Boot(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
+	if over > 0 {
+		slices.SortFunc(idle, func(a, b candidate) int { return cmp.Compare(a.since, b.since) })
+		over += ep.w.cfg.MemoryBytes / 10
+	}
+	for _, c := range idle {
+		if over > 0 || now-c.since >= c.o.class.Limits.Idle {
+			c.o.mu.Lock()
+			over -= int64(c.o.memory)
+			c.o.mu.Unlock()
+			c.o.chore(c.o.evict)
+		}
+	}
+}
+
+// drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
+func (ep *epoch) drain() {
+	deadline := ep.w.clock.Boot() + drainFor
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for !ep.finished() && !ep.over.Load() && ep.w.clock.Boot() < deadline {
+		select {
+		case <-tick.C:
+		case <-ep.done:
+			return
+		}
+	}
+	ep.ses.release(ep)
+}
+
+// finished evicts all objects and tells whether none is left.
+func (ep *epoch) finished() bool {
+	ep.mu.Lock()
+	objects := make([]*object, 0, len(ep.objects))
+	for _, o := range ep.objects {
+		objects = append(objects, o)
+	}
+	ep.mu.Unlock()
+	for _, o := range objects {
+		if _, ok := o.idle(); ok {
+			o.chore(o.evict)
+		}
+	}
+	return len(objects) == 0 && ep.committer.drained()
+}
+
+// submit hands a request to its object.
+func (ep *epoch) submit(c *class, name, token string, tk *task) error {
+	for {
+		o, err := ep.object(c, name, token)
+		if err != nil {
+			return err
+		}
+		if err := o.post(tk); !errors.Is(err, errGone) {
+			return err
+		}
+		ep.remove(o)
+	}
+}

@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/snapshot"
+)
+
+// index tells which partitions' names the store lists completely. New objects are added with their first commit; what
+// was there before, and what a crash left out, is read from the streams' subjects when an epoch begins. Until that is
+// done nothing is listed: a list that lacks names looks like one that does not.
+type index struct {
+	complete []atomic.Bool
+}
+
+const indexBatch = 1000
+
+// build adds all names of a partition.
+func (x *index) build(ep *epoch) {
+	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
+		err := ep.listNames()
+		if err == nil {
+			x.complete[ep.p].Store(true)
+			return
+		}
+		if ep.over.Load() {
+			return
+		}
+		ep.w.log.Warn("names not listed; asking again", "partition", ep.p, "err", err)
+		if sleep(ep.ctx, wait) != nil {
+			return
+		}
+	}
+}
+
+func (ep *epoch) listNames() error {
+	ids := make([]snapshot.ID, 0, indexBatch)
+	add := func() error {
+		if err := ep.w.store.Index(ids...); err != nil {
+			return ep.w.storeFailed(err)
+		}
+		ids = ids[:0]
+		return nil
+	}
+	for subject, err := range ep.log.Subjects(ep.ctx, ep.ns.JournalOf("*")) {
+		if err != nil {
+			return err
+		}
+		if class, token, ok := ep.ns.Object(subject); ok {
+			ids = append(ids, snapshot.ID(class+"."+token))
+		}
+		if len(ids) == indexBatch {
+			if err := add(); err != nil {
+				return err
+			}
+		}
+	}
+	return add()
+}
+
+// newborn lists an object with its first commit.
+func (o *object) newborn() {
+	if err := o.ep.w.store.Index(o.id); err != nil {
+		_ = o.ep.w.storeFailed(err)
+	}
+}
+
+// retryListing is when a list that is not complete yet is worth asking for again.
+const retryListing = time.Second

@@ -1,0 +1,285 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// Looking at objects. Nothing here wakes one: it reads the journal and the store, and runs no code of a class but the
+// folding of events.
+
+// Inspector looks at objects. A [*Worker] is one; over NATS there is another. Its errors are of type [*Error].
+type Inspector interface {
+	// State is an object's state as of its last record. An object that never changed has version 0.
+	State(ctx context.Context, class, name string) (ObjectState, error)
+	// Journal are up to limit commits of an object from a position of the stream on, and the position to go on from,
+	// 0 at the end. What is in the journal and does not count is there too, with its problem.
+	Journal(ctx context.Context, class, name string, from journal.Seq, limit int) (entries []JournalEntry, next journal.Seq, err error)
+	// Objects are up to limit objects whose names begin with prefix, of one class or (if class is empty) of all, in the
+	// order of their escaped names, and the cursor to go on from, empty at the end. Until all names are known it is
+	// Unavailable.
+	Objects(ctx context.Context, class, prefix, cursor string, limit int) (list []ObjectInfo, next string, err error)
+	// Classes are the classes that are served, by name.
+	Classes(ctx context.Context) ([]ClassInfo, error)
+}
+
+// ClassInfo describes a class.
+type ClassInfo struct {
+	Name    string            `json:"name"`
+	Methods map[string]Method `json:"methods"`
+	Events  []string          `json:"events,omitempty"`
+	HTTP    bool              `json:"http"` // it takes whole HTTP requests
+}
+
+var _ Inspector = (*Worker)(nil)
+
+// ObjectInfo is an object in a list.
+type ObjectInfo struct {
+	Class   string          `json:"class"`
+	Name    string          `json:"name"`
+	Version journal.Version `json:"version"`
+	Changed time.Time       `json:"changed"`
+	Seq     journal.Seq     `json:"seq"` // of its last record
+	Active  bool            `json:"active"`
+}
+
+// ObjectState is an object's state as of its last record.
+type ObjectState struct {
+	Class   string                     `json:"class"`
+	Name    string                     `json:"name"`
+	Version journal.Version            `json:"version"`
+	Changed time.Time                  `json:"changed,omitzero"`
+	Seq     journal.Seq                `json:"seq"`
+	State   json.RawMessage            `json:"state,omitempty"` // folded from events
+	Storage map[string]json.RawMessage `json:"storage,omitempty"`
+	More    bool                       `json:"more,omitempty"` // storage has more than is shown
+}
+
+// JournalEntry is one commit in an object's journal, or a message there that does not count.
+type JournalEntry struct {
+	Class   string           `json:"class"`
+	Name    string           `json:"name"`
+	Seq     journal.Seq      `json:"seq"` // of its record in the partition's stream
+	Version journal.Version  `json:"version,omitempty"`
+	At      time.Time        `json:"at"`
+	Epoch   uint64           `json:"epoch,omitempty"`
+	Source  string           `json:"source,omitempty"`
+	Method  string           `json:"method,omitempty"`
+	ID      string           `json:"id,omitempty"`
+	Caller  Caller           `json:"caller,omitzero"`
+	Trace   string           `json:"trace,omitempty"`
+	Changes []journal.Change `json:"changes,omitempty"`
+	Reply   *journal.Reply   `json:"reply,omitempty"`
+	Problem string           `json:"problem,omitempty"` // why it does not count, or cannot be read
+}
+
+// Limits of what one question may ask for.
+const (
+	ListMax      = 1000
+	stateKeysMax = 10000
+)
+
+// Classes implements [Inspector].
+func (w *Worker) Classes(context.Context) ([]ClassInfo, error) {
+	list := make([]ClassInfo, 0, len(w.classes))
+	for _, name := range slices.Sorted(maps.Keys(w.classes)) {
+		c := w.classes[name]
+		list = append(list, ClassInfo{c.Name, c.Methods, c.Events, c.HTTP})
+	}
+	return list, nil
+}
+
+func (w *Worker) owner(of, name string) (*class, *epoch, string, error) {
+	c := w.classes[of]
+	if c == nil {
+		return nil, nil, "", Errorf(NotFound, "no class %q", of)
+	}
+	if err := wire.CheckName(name); err != nil {
+		return nil, nil, "", Errorf(Invalid, "%w", err)
+	}
+	token := wire.Escape(name)
+	p := wire.Partition(wire.Slot(of, token), w.cfg.Partitions)
+	ep := w.epochs[p].Load()
+	if ep == nil {
+		return nil, nil, "", unavailable(fmt.Errorf("partition %d is not owned", p))
+	}
+	return c, ep, token, nil
+}
+
+// State implements [Inspector].
+func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, error) {
+	c, ep, token, err := w.owner(class, name)
+	if err != nil {
+		return ObjectState{}, err
+	}
+	view, err := w.store.View()
+	if err != nil {
+		return ObjectState{}, asError(w.storeFailed(err))
+	}
+	defer view.Close()
+	s := newState(view, snapshot.ID(class+"."+token), c)
+	r, err := ep.replay(ctx, s, token, snapshot.NewMemory(), false)
+	if err != nil {
+		return ObjectState{}, ep.readError(err)
+	}
+	out := ObjectState{Class: class, Name: name, Version: r.at.version, Changed: r.at.at, Seq: r.at.seq}
+	if out.State, err = r.act.State(); err != nil {
+		return out, Errorf(Internal, "fold the state: %w", err)
+	}
+	for key, e := range r.state.entries("", "", false, nil) {
+		if e.err != nil {
+			return out, Errorf(Internal, "key %q: %w", key, e.err)
+		}
+		if out.Storage == nil {
+			out.Storage = map[string]json.RawMessage{}
+		}
+		if out.More = len(out.Storage) == stateKeysMax; out.More {
+			break
+		}
+		out.Storage[key] = e.data
+	}
+	return out, nil
+}
+
+// readError is why an object cannot be looked at.
+func (ep *epoch) readError(err error) error {
+	o := &object{ep: ep}
+	return o.wakeError(err)
+}
+
+// Journal implements [Inspector].
+func (w *Worker) Journal(ctx context.Context, class, name string, from journal.Seq, limit int) (entries []JournalEntry, next journal.Seq, err error) {
+	_, ep, token, err := w.owner(class, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if limit < 1 || limit > ListMax {
+		limit = ListMax
+	}
+	subject := w.ns.Journal(class, token)
+	for m, err := range ep.log.Read(ctx, subject, max(from, 1)) {
+		if err != nil {
+			return nil, 0, unavailable(fmt.Errorf("read the journal: %w", err))
+		}
+		if len(entries) >= limit {
+			return entries, m.Seq, nil
+		}
+		entries = append(entries, ep.entriesOf(m, class, name)...)
+	}
+	return entries, 0, nil
+}
+
+func (ep *epoch) entriesOf(m journal.Message, class, name string) []JournalEntry {
+	e := JournalEntry{Class: class, Name: name, Seq: m.Seq, At: m.Time}
+	id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
+	if err != nil || id != ep.epochAt(m.Seq) {
+		e.Problem = "does not count: it is not of the epoch before it"
+		return []JournalEntry{e}
+	}
+	e.Epoch = id.Number
+	rec, err := journal.DecodeRecord(m.Data)
+	if err != nil {
+		e.Problem = err.Error()
+		return []JournalEntry{e}
+	}
+	entries := make([]JournalEntry, len(rec.Commits))
+	for i := range rec.Commits {
+		c := &rec.Commits[i]
+		e.Version, e.At, e.Source, e.Method, e.ID, e.Caller, e.Trace = rec.First+journal.Version(i), c.At, c.Source, c.Method, c.ID, c.Caller, c.Trace
+		e.Changes, e.Reply = c.Changes, c.Reply
+		if c.Session != nil && e.ID == "" {
+			e.ID = (&Request{Session: c.Session}).requestID()
+		}
+		entries[i] = e
+	}
+	return entries
+}
+
+// Objects implements [Inspector].
+func (w *Worker) Objects(ctx context.Context, class, prefix, cursor string, limit int) (list []ObjectInfo, next string, err error) {
+	if class != "" && w.classes[class] == nil {
+		return nil, "", Errorf(NotFound, "no class %q", class)
+	}
+	for p := range w.index.complete {
+		if !w.index.complete[p].Load() {
+			return nil, "", Errorf(Unavailable, "the names of partition %d are being read", p).RetryIn(retryListing)
+		}
+	}
+	if limit < 1 || limit > ListMax {
+		limit = ListMax
+	}
+	start := ""
+	if class != "" {
+		start = class + "." + wire.Escape(prefix)
+	}
+	var ids []snapshot.ID
+	for id, err := range w.store.Names(start, cursor) {
+		if err != nil {
+			return nil, "", asError(w.storeFailed(err))
+		}
+		if class == "" && !strings.HasPrefix(afterDot(id), wire.Escape(prefix)) {
+			continue
+		}
+		if len(ids) == limit {
+			next = string(ids[limit-1])
+			break
+		}
+		ids = append(ids, id)
+	}
+	list, err = w.describe(ctx, ids)
+	return list, next, err
+}
+
+func afterDot(id snapshot.ID) string { _, token, _ := strings.Cut(string(id), "."); return token }
+
+// describe asks the streams for the last records of objects, each partition once.
+func (w *Worker) describe(ctx context.Context, ids []snapshot.ID) ([]ObjectInfo, error) {
+	list := make([]ObjectInfo, len(ids))
+	at := map[string]int{} // by subject
+	subjects := map[int][]string{}
+	for i, id := range ids {
+		class, token, _ := strings.Cut(string(id), ".")
+		name, err := wire.Unescape(token)
+		if err != nil {
+			name = token // somebody else's message in the stream: shown as it is
+		}
+		list[i] = ObjectInfo{Class: class, Name: name}
+		p := wire.Partition(wire.Slot(class, token), w.cfg.Partitions)
+		subject := w.ns.Journal(class, token)
+		at[subject] = i
+		subjects[p] = append(subjects[p], subject)
+	}
+	for p, of := range subjects {
+		ep := w.epochs[p].Load()
+		if ep == nil {
+			return nil, unavailable(fmt.Errorf("partition %d is not owned", p))
+		}
+		tails, _, err := ep.log.Tails(ctx, ep.committer.high(), append(of, w.ns.Epoch(p))...)
+		if err != nil {
+			return nil, unavailable(fmt.Errorf("ask for the last records: %w", err))
+		}
+		for _, m := range tails {
+			i, ok := at[m.Subject]
+			if !ok {
+				continue
+			}
+			list[i].Seq, list[i].Changed = m.Seq, m.Time
+			if rec, err := journal.DecodeRecord(m.Data); err == nil {
+				list[i].Version, list[i].Changed = rec.Last(), rec.At
+			}
+			ep.mu.Lock()
+			list[i].Active = ep.objects[ids[i]] != nil
+			ep.mu.Unlock()
+		}
+	}
+	return list, nil
+}

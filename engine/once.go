@@ -1,0 +1,366 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// Limits of what an object keeps to answer repeats.
+const (
+	keptReplyBytesMax = 256   // a longer reply is read back from its record
+	unansweredMax     = 1024  // requests of one client to one object whose answers it did not confirm
+	keptMax           = 65536 // requests of all clients
+	requestIDBytesMax = 256
+)
+
+// once is what an object remembers so that a request that is repeated applies once. It is part of the object's state:
+// made by commits alone, so that replay makes it again, and kept in the space Window. It decides and waits for nothing.
+//
+// Requests of our clients are numbered per client, and forgotten by their marks: what is below the mark is answered or
+// abandoned (client sessions: Ongaro's Raft thesis, 6.3). A caller's own ids are kept by age and number; of them only
+// those of commits that the store does not have yet are in memory.
+type once struct {
+	keep    time.Duration
+	keepMax uint64
+
+	senders map[string]*sender
+	kept    int                // answers of all senders
+	recent  map[string]*answer // by own id, of the commits in the state's tail
+	ids     uint64             // how many commits had an own id: the order of the next one
+	changed map[string]bool    // senders that the store does not have as they are
+}
+
+// sender is one client process.
+type sender struct {
+	M        uint64             `json:"m"`        // all its requests below are answered or abandoned
+	Deadline time.Time          `json:"deadline"` // the latest of its requests: then it is forgotten
+	Answers  map[uint64]*answer `json:"answers"`
+}
+
+// answer is a request that was answered by a commit.
+type answer struct {
+	Hash    journal.Hash    `json:"hash"` // of method and body
+	Version journal.Version `json:"version"`
+	At      time.Time       `json:"at"`
+	Order   uint64          `json:"order,omitempty"` // of own ids
+	Seq     journal.Seq     `json:"seq,omitempty"`   // of the record that has the reply, if it is not here
+	Reply   *journal.Reply  `json:"reply,omitempty"`
+
+	commit *commit // in the tail: it has the reply, and later its record's position
+}
+
+func newOnce(l Limits) *once {
+	return &once{keep: l.KeepIDs, keepMax: uint64(l.KeepIDsMax),
+		senders: map[string]*sender{}, recent: map[string]*answer{}, changed: map[string]bool{}}
+}
+
+// Keys in the space Window: senders, own ids, and the order of own ids.
+func senderKey(sender string) string { return "s/" + sender }
+func idKey(id string) string         { return "i/" + journal.HashOf([]byte(id)).String() }
+func orderKey(n uint64) string       { return fmt.Sprintf("o/%016x", n) }
+
+const idsKey = "n" // how many commits had an own id
+
+// find looks for the answer of a request. now is the later of the clock and the object's recorded time. A nil answer
+// and no error mean that the request is new.
+func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash journal.Hash, now time.Time) (*answer, error) {
+	var found *answer
+	var err error
+	switch {
+	case r.Session != nil:
+		found, err = o.findNumber(r.Session, now)
+	case r.ID != "":
+		found, err = o.findID(store, id, r.ID, now)
+	}
+	if err == nil && found != nil && found.Hash != hash {
+		return nil, Errorf(IDReused, "request id %q was used for another request, which made version %d", r.requestID(), found.Version)
+	}
+	return found, err
+}
+
+func (o *once) findNumber(n *SessionNumber, now time.Time) (*answer, error) {
+	s := o.senders[n.Sender]
+	if s != nil && s.Deadline.Before(now) {
+		o.drop(n.Sender)
+		s = nil
+	}
+	switch {
+	case s == nil && o.kept >= keptMax:
+		return nil, Errorf(Overloaded, "%d unconfirmed answers are kept for this object's callers", o.kept).RetryIn(time.Second)
+	case s == nil:
+		return nil, nil
+	case n.N < s.M:
+		return nil, Errorf(Conflict, "request %d of this client is below its mark %d: answered or abandoned", n.N, s.M)
+	case s.Answers[n.N] != nil:
+		return s.Answers[n.N], nil
+	case len(s.Answers) >= unansweredMax:
+		return nil, Errorf(Limited, "this client has %d unconfirmed requests at this object", len(s.Answers)).RetryIn(time.Second)
+	case o.kept >= keptMax:
+		return nil, Errorf(Overloaded, "%d unconfirmed answers are kept for this object's callers", o.kept).RetryIn(time.Second)
+	}
+	return nil, nil
+}
+
+func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, now time.Time) (*answer, error) {
+	a := o.recent[own]
+	if a == nil {
+		raw, err := store.Get(id, snapshot.Window, idKey(own))
+		if err != nil {
+			return nil, err
+		}
+		if raw == nil {
+			return nil, nil
+		}
+		a = new(answer)
+		if err := json.Unmarshal(raw, a); err != nil {
+			return nil, fmt.Errorf("kept reply of request %q: %w", own, err)
+		}
+	}
+	if a.Order+o.keepMax <= o.ids || a.At.Add(o.keep).Before(now) {
+		return nil, nil // forgotten, whether or not it has been removed already
+	}
+	return a, nil
+}
+
+// add notes the request that a commit answered.
+func (o *once) add(c *commit) {
+	a := &answer{Hash: c.Hash, Version: c.version, At: c.At, commit: c}
+	if n := c.Session; n != nil {
+		s := o.senders[n.Sender]
+		if s == nil {
+			s = &sender{Answers: map[uint64]*answer{}}
+			o.senders[n.Sender] = s
+		}
+		if n.M > s.M {
+			s.M = n.M
+			for k := range s.Answers {
+				if k < s.M {
+					delete(s.Answers, k)
+					o.kept--
+				}
+			}
+		}
+		if n.Deadline.After(s.Deadline) {
+			s.Deadline = n.Deadline
+		}
+		if s.Answers[n.N] == nil {
+			o.kept++
+		}
+		s.Answers[n.N] = a
+		o.changed[n.Sender] = true
+		if o.kept >= keptMax/2 {
+			o.expire(c.At)
+		}
+		return
+	}
+	if c.ID != "" {
+		a.Order = o.ids
+		o.ids++
+		o.recent[c.ID] = a
+	}
+}
+
+// expire forgets the senders whose latest deadline has passed.
+func (o *once) expire(now time.Time) {
+	for name, s := range o.senders {
+		if s.Deadline.Before(now) {
+			o.drop(name)
+		}
+	}
+}
+
+func (o *once) drop(name string) {
+	o.kept -= len(o.senders[name].Answers)
+	delete(o.senders, name)
+	o.changed[name] = true
+}
+
+// stored makes an answer what the store keeps: with the reply, or with the position of the record that has it.
+func (a *answer) stored() *answer {
+	if c := a.commit; c != nil {
+		a.Seq, a.Reply = 0, c.Reply
+		if c.Reply != nil && len(c.Reply.Body) > keptReplyBytesMax {
+			a.Seq, a.Reply = c.seq, nil
+		}
+	}
+	return a
+}
+
+// flush appends the entries that bring the store's window to the end of the given commits, and lets go of them.
+func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []snapshot.Entry {
+	o.expire(at)
+	put := func(key string, v any) {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			panic(fmt.Sprintf("engine: a kept reply does not encode: %v", err)) // it is JSON already
+		}
+		entries = append(entries, snapshot.Entry{Space: snapshot.Window, Key: key, Value: raw})
+	}
+	remove := func(key string) {
+		entries = append(entries, snapshot.Entry{Space: snapshot.Window, Key: key})
+	}
+	last := uint64(0)
+	for _, c := range tail {
+		a := o.recent[c.ID]
+		if c.ID == "" || a == nil || a.commit != c {
+			continue
+		}
+		put(idKey(c.ID), a.stored())
+		put(orderKey(a.Order), idKey(c.ID))
+		last = max(last, a.Order+1)
+		delete(o.recent, c.ID)
+		a.commit = nil
+	}
+	if last > 0 {
+		put(idsKey, last)
+	}
+	through := journal.Version(0)
+	if len(tail) > 0 {
+		through = tail[len(tail)-1].version
+	}
+	for name := range o.changed {
+		s := o.senders[name]
+		if s == nil {
+			remove(senderKey(name))
+			delete(o.changed, name)
+			continue
+		}
+		if o.putSender(name, s, through, put) {
+			delete(o.changed, name)
+		}
+	}
+	return entries
+}
+
+// putSender writes a sender as of a version and tells whether that is all of it.
+func (o *once) putSender(name string, s *sender, through journal.Version, put func(string, any)) bool {
+	as := &sender{M: s.M, Deadline: s.Deadline, Answers: make(map[uint64]*answer, len(s.Answers))}
+	whole := true
+	for n, a := range s.Answers {
+		if a.Version > through {
+			whole = false
+			continue
+		}
+		as.Answers[n] = a.stored()
+		a.commit = nil
+	}
+	put(senderKey(name), as)
+	return whole
+}
+
+// load reads the window from the store.
+func (o *once) load(store snapshot.Reader, id snapshot.ID) error {
+	raw, err := store.Get(id, snapshot.Window, idsKey)
+	if err != nil {
+		return err
+	}
+	if raw != nil {
+		if err := json.Unmarshal(raw, &o.ids); err != nil {
+			return fmt.Errorf("snapshot of %s: %w", id, err)
+		}
+	}
+	for e, err := range store.Scan(id, snapshot.Window, "s/", "s0", false) {
+		if err != nil {
+			return err
+		}
+		s := new(sender)
+		if err := json.Unmarshal(e.Value, s); err != nil {
+			return fmt.Errorf("snapshot of %s: %s: %w", id, e.Key, err)
+		}
+		o.senders[e.Key[2:]] = s
+		o.kept += len(s.Answers)
+	}
+	return nil
+}
+
+// prune are the entries to remove from the store: own ids beyond number or age, at most n of them.
+func (o *once) prune(store snapshot.Reader, id snapshot.ID, now time.Time, n int) (entries []snapshot.Entry, err error) {
+	remove := func(key string) { entries = append(entries, snapshot.Entry{Space: snapshot.Window, Key: key}) }
+	for e, err := range store.Scan(id, snapshot.Window, "o/", "o0", false) {
+		if err != nil {
+			return nil, err
+		}
+		var key string
+		var order uint64
+		if _, err := fmt.Sscanf(e.Key, "o/%x", &order); err != nil {
+			return nil, fmt.Errorf("snapshot of %s: %q: %w", id, e.Key, err)
+		}
+		if err := json.Unmarshal(e.Value, &key); err != nil {
+			return nil, fmt.Errorf("snapshot of %s: %s: %w", id, e.Key, err)
+		}
+		raw, err := store.Get(id, snapshot.Window, key)
+		if err != nil {
+			return nil, err
+		}
+		a := answer{Order: order}
+		if raw != nil {
+			if err := json.Unmarshal(raw, &a); err != nil {
+				return nil, fmt.Errorf("snapshot of %s: %s: %w", id, key, err)
+			}
+		}
+		if order+o.keepMax > o.ids && raw != nil && !a.At.Add(o.keep).Before(now) {
+			break // it is kept, and so are all later ones
+		}
+		remove(e.Key)
+		if raw != nil && a.Order == order { // not used again since
+			remove(key)
+		}
+		if len(entries) >= n {
+			break
+		}
+	}
+	return entries, nil
+}
+
+// oldestNamed is the lowest position of a record that a kept answer of a sender names, 0 if there is none.
+func (o *once) oldestNamed() (seq journal.Seq) {
+	for _, s := range o.senders {
+		for _, a := range s.Answers {
+			if a.Seq != 0 && (seq == 0 || a.Seq < seq) {
+				seq = a.Seq
+			}
+		}
+	}
+	return seq
+}
+
+func (o *once) bytes() int { return 200*o.kept + 100*len(o.senders) + 200*len(o.recent) }
+
+// requestID is the id that the object sees: the caller's own, or one made of its client's number.
+func (r *Request) requestID() string {
+	switch {
+	case r.ID != "":
+		return r.ID
+	case r.Session != nil:
+		return r.Session.Sender + "-" + strconv.FormatUint(r.Session.N, 10)
+	}
+	return r.made
+}
+
+// hash tells requests of one id apart.
+func (r *Request) hash() journal.Hash {
+	if h := r.HTTP; h != nil {
+		return journal.HashOf([]byte("http "+h.Method+" "+h.URL+"\x00"), r.Body)
+	}
+	return journal.HashOf([]byte(r.Method+"\x00"), r.Body)
+}
+
+var errNoReply = errors.New("the record has no reply to this request")
+
+// replyIn finds the reply of a version in its record.
+func replyIn(data []byte, v journal.Version) (*journal.Reply, error) {
+	rec, err := journal.DecodeRecord(data)
+	if err != nil {
+		return nil, err
+	}
+	if v < rec.First || v > rec.Last() || rec.Commits[v-rec.First].Reply == nil {
+		return nil, errNoReply
+	}
+	return rec.Commits[v-rec.First].Reply, nil
+}

@@ -1,0 +1,324 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// replayed is an object's state with its activation, as of its last record.
+type replayed struct {
+	state *state
+	act   Activation
+	at    position
+	// subject is the position of the last message on the object's subject, whether or not it counts.
+	subject journal.Seq
+}
+
+// replay rebuilds an object: what the store has, or a snapshot record, and the records after it. into is where a
+// snapshot record is unpacked and a long tail spilled; the same as the state's store when the object wakes up. trust lets
+// what the store had as all in this very epoch count as all: only one who knows that no commit came since may ask so.
+//
+// It is complete, whichever replica answers: Tails is as of a position that is at least the highest that this owner
+// saw acknowledged, its epoch included, and the records are read until they reach the one that Tails named.
+func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapshot.Store, trust bool) (replayed, error) {
+	if err := s.load(); err != nil {
+		ep.w.log.Warn("snapshot not readable; the object is rebuilt from its journal", "object", s.id, "err", err)
+		s.forget()
+	}
+	if trust && s.stored && s.base.Epoch == ep.id && s.base.Life == ep.life {
+		return ep.activate(s, s.base.position(), s.base.Seq)
+	}
+	last, snap, err := ep.tails(ctx, s.class.Name, token)
+	if err != nil {
+		return replayed{}, err
+	}
+	if err := ep.compare(s, last); err != nil {
+		return replayed{}, err
+	}
+	if last == nil {
+		return ep.activate(s, position{}, 0)
+	}
+	if snap != nil && (!s.stored || snap.Seq > s.base.Seq) {
+		if err := ep.unpack(ctx, s, snap, into); err != nil {
+			ep.w.log.Warn("snapshot record not usable; the object is replayed from its first record", "object", s.id, "seq", snap.at, "err", err)
+			s.forget()
+		}
+	}
+	r, err := ep.activate(s, s.base.position(), last.Seq)
+	if err != nil {
+		return r, err
+	}
+	return r, ep.readRecords(ctx, &r, last, into)
+}
+
+func (b base) position() position { return position{b.Version, b.Seq, b.Hash, b.At} }
+
+func (ep *epoch) activate(s *state, at position, subject journal.Seq) (replayed, error) {
+	act, err := s.activate()
+	return replayed{s, act, at, subject}, err
+}
+
+// snapTail is the last part of an object's last snapshot record.
+type snapTail struct {
+	*journal.Snap
+	at journal.Seq
+}
+
+// tails asks for the ends of the object's journal and snapshots, and for the last epoch with the same question, so that
+// an answer from under a newer epoch is seen.
+func (ep *epoch) tails(ctx context.Context, class, token string) (last *journal.Message, snap *snapTail, err error) {
+	epochs, records, snaps := ep.ns.Epoch(ep.p), ep.ns.Journal(class, token), ep.ns.Snap(class, token)
+	tails, _, err := ep.log.Tails(ctx, ep.committer.high(), epochs, records, snaps)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask for the end of the journal: %w", err)
+	}
+	mine := false
+	for i, m := range tails {
+		switch m.Subject {
+		case epochs:
+			mine = m.Seq == ep.seq
+		case records:
+			last = &tails[i]
+		case snaps:
+			if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != ep.epochAt(m.Seq) {
+				ep.stray(m, "a snapshot record of no epoch")
+				continue
+			}
+			decoded, err := journal.DecodeSnap(m.Data)
+			if err != nil || decoded.Part != decoded.Of {
+				ep.w.log.Warn("snapshot record not readable; older state is used", "stream", ep.log.Stream(), "seq", m.Seq, "err", err)
+				continue
+			}
+			snap = &snapTail{decoded, m.Seq}
+		}
+	}
+	if !mine {
+		err := fmt.Errorf("%w: a newer epoch is in the journal", errEpochOver)
+		ep.end(err)
+		return nil, nil, unavailable(err)
+	}
+	return last, snap, nil
+}
+
+// compare holds the store's witness against the journal. A store that knows of a record that the journal does not have
+// proves that the journal lost it, unless that was accepted since.
+func (ep *epoch) compare(s *state, last *journal.Message) error {
+	if !s.stored {
+		return nil
+	}
+	b := s.base
+	fits := last != nil && (b.Seq < last.Seq || b.Seq == last.Seq && b.Hash == journal.HashOf(last.Data))
+	switch {
+	case fits:
+		return nil
+	case b.Life != ep.life:
+		ep.w.log.Warn("the snapshot is of a journal that was lost; the object is rebuilt from what the journal has", "object", s.id, "version", b.Version)
+		s.forget()
+		return nil
+	}
+	have := journal.Seq(0)
+	if last != nil {
+		have = last.Seq
+	}
+	err := &WentBackError{Stream: ep.log.Stream(), Partition: ep.p, Known: b.Seq, Have: have,
+		Witness: fmt.Sprintf("the snapshot of %s at version %d", s.id, b.Version)}
+	ep.alarm(err)
+	return unavailable(err)
+}
+
+// readRecords applies the records after r.at up to last.
+func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Message, into snapshot.Store) error {
+	s := r.state
+	var odd error // the last record with this epoch that does not fit, until one that fits shows that it was a stray
+	reached := r.at.seq == last.Seq
+	if !reached {
+		for m, err := range ep.log.Read(ctx, last.Subject, r.at.seq+1) {
+			if err != nil {
+				return fmt.Errorf("read the journal: %w", err)
+			}
+			if m.Seq > last.Seq {
+				break
+			}
+			reached = m.Seq == last.Seq && journal.HashOf(m.Data) == journal.HashOf(last.Data)
+			id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
+			if err != nil || id != ep.epochAt(m.Seq) {
+				ep.stray(m, "a record of no epoch, or not of the one before it")
+				continue
+			}
+			rec, err := journal.DecodeRecord(m.Data)
+			if err != nil {
+				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: err}
+			}
+			if rec.First != r.at.version+1 || rec.Prev != r.at.hash {
+				odd = &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: fmt.Errorf(
+					"it begins with version %d after %s, before it is version %d with %s", rec.First, rec.Prev, r.at.version, r.at.hash)}
+				continue
+			}
+			if odd != nil {
+				ep.w.log.Error("a record that follows nothing is passed over", "object", s.id, "err", odd)
+				odd = nil
+			}
+			if err := r.apply(m, rec); err != nil {
+				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: err}
+			}
+			if s.tailBytes > flushBytes {
+				if err := r.spill(ep, into); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	switch {
+	case odd != nil:
+		return odd
+	case !reached:
+		return fmt.Errorf("%w: stream %s ends before sequence %d of %s, which it names as the last", journal.ErrDamaged, ep.log.Stream(), last.Seq, s.id)
+	}
+	return nil
+}
+
+// apply adds one record.
+func (r *replayed) apply(m journal.Message, rec *journal.Record) error {
+	for i := range rec.Commits {
+		c := &commit{Commit: rec.Commits[i], version: rec.First + journal.Version(i), seq: m.Seq, size: len(m.Data) / len(rec.Commits)}
+		r.state.add(c)
+		if err := applyEvents(r.act, c); err != nil {
+			return err
+		}
+	}
+	r.at = position{rec.Last(), m.Seq, journal.HashOf(m.Data), rec.At}
+	r.state.base.Records++
+	r.state.base.Bytes += len(m.Data)
+	return nil
+}
+
+// spill writes what was replayed so far, so that a long tail does not have to be in memory.
+func (r *replayed) spill(ep *epoch, into snapshot.Store) error {
+	folded, err := r.act.State()
+	if err != nil {
+		return fmt.Errorf("fold %s: %w", r.state.id, err)
+	}
+	b := r.state.base
+	b.Version, b.Seq, b.Hash, b.At, b.Life = r.at.version, r.at.seq, r.at.hash, r.at.at, ep.life
+	b.Epoch = journal.EpochID{} // not known to be all
+	return r.state.flush(into, b, folded)
+}
+
+// unpack takes a snapshot record as the base.
+func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snapshot.Store) error {
+	batch := snapshot.Batch{Clear: true}
+	size := 0
+	for part := 1; part <= snap.Of; part++ {
+		p := snap.Snap
+		if part < snap.Of {
+			m, err := ep.log.At(ctx, snap.at-journal.Seq(snap.Of-part))
+			if err != nil {
+				return fmt.Errorf("read part %d of %d: %w", part, snap.Of, err)
+			}
+			if p, err = journal.DecodeSnap(m.Data); err != nil {
+				return fmt.Errorf("part %d of %d: %w", part, snap.Of, err)
+			}
+			if p.Part != part || p.Of != snap.Of || p.Version != snap.Version || p.Hash != snap.Hash {
+				return fmt.Errorf("%w: part %d of %d is of another snapshot", journal.ErrDamaged, part, snap.Of)
+			}
+		}
+		for _, e := range p.Entries {
+			if len(e.Space) != 1 {
+				return fmt.Errorf("entry of space %q: %w", e.Space, journal.ErrNewer)
+			}
+			value := e.Data
+			if sp := snapshot.Space(e.Space[0]); sp == snapshot.KV || sp == snapshot.State {
+				value = toStore(e.Data)
+			}
+			size += len(value)
+			batch.Entries = append(batch.Entries, snapshot.Entry{Space: snapshot.Space(e.Space[0]), Key: e.Key, Value: value})
+		}
+	}
+	b := base{Version: snap.Version, Seq: snap.Seq, Hash: snap.Hash, At: snap.At, Life: ep.life}
+	b.Snaps[0] = snapAt{First: snap.at - journal.Seq(snap.Of-1), Covers: snap.Seq, Bytes: size}
+	meta, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	batch.Entries = append(batch.Entries, snapshot.Entry{Space: snapshot.Meta, Value: meta})
+	if err := into.Apply(s.id, batch); err != nil {
+		return ep.w.storeFailed(err)
+	}
+	*s = *newState(into, s.id, s.class)
+	return s.load()
+}
+
+// stray reports a message that a reader must not count. That there is one means that the fence was passed or that
+// somebody else writes into the stream.
+func (ep *epoch) stray(m journal.Message, why string) {
+	ep.w.log.Error("message in the journal does not count", "why", why, "stream", ep.log.Stream(), "seq", m.Seq, "subject", m.Subject)
+}
+
+// readTimeout is how long the journal may take to answer when an object wakes up.
+const readTimeout = 15 * time.Second
+
+// wake brings the object into memory unless it is there.
+func (o *object) wake() error {
+	if o.act != nil {
+		return nil
+	}
+	now := o.ep.w.clock.Boot()
+	if o.broken != nil && now < o.retryAt {
+		return o.broken
+	}
+	err := o.rouse()
+	if err == nil {
+		o.broken = nil
+		return nil
+	}
+	o.act = nil
+	o.broken, o.retryAt = o.wakeError(err), now+brokenFor
+	return o.broken
+}
+
+// brokenFor is how long an object that does not wake up answers with the same error before it is tried again.
+const brokenFor = time.Second
+
+func (o *object) wakeError(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if _, corrupt := errors.AsType[*journal.CorruptError](err); corrupt || errors.Is(err, journal.ErrDamaged) {
+		o.ep.w.log.Error("object stopped: its journal cannot be replayed", "object", o, "err", err)
+		return Errorf(Internal, "the object is stopped: %w", err)
+	}
+	o.ep.w.log.Warn("object not woken", "object", o, "err", err)
+	return unavailable(err)
+}
+
+func (o *object) rouse() error {
+	began := o.ep.w.clock.Boot()
+	if o.state == nil {
+		ctx, cancel := context.WithTimeout(o.ep.ctx, readTimeout)
+		defer cancel()
+		r, err := o.ep.replay(ctx, newState(o.ep.w.store, o.id, o.class), o.token, o.ep.w.store, true)
+		if err != nil {
+			return err
+		}
+		o.mu.Lock()
+		o.durable, o.acked, o.last = r.at.version, r.at, r.at.hash
+		o.fresh, o.subject = true, r.subject
+		o.mu.Unlock()
+		o.state, o.act = r.state, r.act
+		o.ep.w.observeWake(o.class, o.ep.w.clock.Boot()-began)
+	} else {
+		act, err := o.state.activate()
+		if err != nil {
+			return err
+		}
+		o.act = act
+	}
+	return wakeUp(o, o.act)
+}

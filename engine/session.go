@@ -1,0 +1,358 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// session is one incarnation of a worker: a journal session, the lease that was created over it, and the partitions
+// that it owns. When the lease is lost or a connection ends, all of it is over and the worker begins anew.
+type session struct {
+	w  *Worker
+	js journal.Session
+
+	incarnation journal.Incarnation
+	until       atomic.Int64 // the lease is trusted until then, on the clock for durations; 0: it is void
+
+	mu    sync.Mutex // held while the lease is written
+	lease leaseValue
+	rev   journal.Seq
+	trust trust
+}
+
+// valid tells whether the lease may be relied on now.
+func (s *session) valid() bool {
+	select {
+	case <-s.js.Done(): // callers may hear of the cut before our timers do
+		return false
+	default:
+	}
+	return int64(s.w.clock.Boot()) < s.until.Load()
+}
+
+// void ends the trust for good.
+func (s *session) void() { s.until.Store(0) }
+
+// run creates the lease, owns partitions, and returns when the session is over, or drained because ctx is done.
+func (s *session) run(ctx context.Context) error {
+	defer s.void()
+	if err := s.create(ctx); err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	// Partitions hear of ctx's end first, with a valid lease, so that they can drain; the renewals stop behind them.
+	life, lost := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer lost(nil)
+	own, stop := context.WithCancelCause(life)
+	unlink := context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })
+	defer unlink()
+	var renewing, owning sync.WaitGroup
+	renewing.Go(func() { lost(s.renew(life)) })
+	for p := range s.w.cfg.Partitions {
+		owning.Go(func() { s.w.own(own, s, p) })
+	}
+	owning.Wait()
+	cause := context.Cause(life)
+	if cause == nil { // not lost: a clean stop
+		lost(errStopped)
+		renewing.Wait()
+		s.void()
+		if errors.Is(context.Cause(ctx), errDrain) {
+			s.close()
+		}
+		return nil
+	}
+	renewing.Wait()
+	return cause
+}
+
+var errStopped = errors.New("stopped")
+
+// create creates the lease: on top of an absent key, a closed one, or one of a former life of this worker, which the
+// lock on the data folder proves to be gone; that one is closed first.
+func (s *session) create(ctx context.Context) error {
+	key := leaseKey(s.w.cfg.ID)
+	old, err := s.readLease(ctx, s.w.cfg.ID)
+	if err != nil {
+		return err
+	}
+	if !old.absent() && !old.Closed {
+		if old.rev, err = s.closeAs(ctx, key, old, old.incarnation()); err != nil {
+			return fmt.Errorf("close the former lease: %w", err)
+		}
+	}
+	s.lease = leaseValue{Nonce: newToken(), TermMS: s.w.cfg.LeaseTerm.Milliseconds(), Intake: "local", At: s.w.clock.Now()}
+	s.trust.term = s.w.cfg.LeaseTerm
+	sent := s.w.clock.Boot()
+	rev, err := s.js.Meta().Put(ctx, key, s.lease.encode(), old.rev)
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	s.rev = rev
+	s.lease.Created = rev
+	s.incarnation = journal.Incarnation{Revision: rev, Nonce: s.lease.Nonce}
+	s.trust.renewed(sent)
+	s.until.Store(int64(s.trust.until))
+	return nil
+}
+
+// renew renews the lease every quarter of its term, and returns why it ended.
+func (s *session) renew(ctx context.Context) error {
+	tick := time.NewTicker(s.trust.renewEvery())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.js.Done():
+			s.void()
+			return errors.New("the connection to the journal ended")
+		case <-tick.C:
+			if err := s.write(ctx, func(*leaseValue) {}); errors.Is(err, journal.ErrConflict) {
+				s.void()
+				return fmt.Errorf("the lease was taken: %w", err)
+			} else if err != nil && !s.valid() {
+				return fmt.Errorf("the lease ran out: %w", err)
+			} else if err != nil {
+				s.w.log.Warn("lease not renewed", "err", err)
+			}
+		}
+	}
+}
+
+// write renews the lease with a change. Trust counts from before it was sent.
+func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, s.trust.term/2)
+	defer cancel()
+	next := s.lease
+	next.At = s.w.clock.Now()
+	change(&next)
+	sent := s.w.clock.Boot()
+	rev, err := s.js.Meta().Put(ctx, leaseKey(s.w.cfg.ID), next.encode(), s.rev)
+	if errors.Is(err, journal.ErrConflict) {
+		// An earlier renewal without an answer may have been stored: then the key still has this incarnation.
+		if now, err2 := s.readLease(ctx, s.w.cfg.ID); err2 == nil && now.incarnation() == s.incarnation && !now.Closed {
+			sent = s.w.clock.Boot()
+			rev, err = s.js.Meta().Put(ctx, leaseKey(s.w.cfg.ID), next.encode(), now.rev)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.lease, s.rev = next, rev
+	if s.until.Load() != 0 {
+		s.trust.renewed(sent)
+		s.until.Store(int64(s.trust.until))
+	}
+	return nil
+}
+
+// close closes the own lease at a clean stop, so that another may follow at once.
+func (s *session) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
+	defer cancel()
+	if err := s.write(ctx, func(l *leaseValue) { l.Closed = true }); err != nil {
+		s.w.log.Warn("lease not closed; whoever follows waits for its term", "err", err)
+	}
+}
+
+func (s *session) readLease(ctx context.Context, worker string) (lease, error) {
+	value, rev, err := s.js.Meta().Get(ctx, leaseKey(worker))
+	if err != nil && !errors.Is(err, journal.ErrNotFound) {
+		return lease{}, fmt.Errorf("read: %w", err)
+	}
+	return decodeLease(value, rev)
+}
+
+// closeAs writes that an incarnation is closed, if the key is still at the revision that was seen.
+func (s *session) closeAs(ctx context.Context, key string, seen lease, inc journal.Incarnation) (journal.Seq, error) {
+	v := seen.leaseValue
+	v.Nonce, v.Created, v.Closed, v.At = inc.Nonce, inc.Revision, true, s.w.clock.Now()
+	return s.js.Meta().Put(ctx, key, v.encode(), seen.rev)
+}
+
+// closeLease closes the lease of another worker's incarnation: when its key has not changed for a term and a tenth by
+// this worker's clock. It returns without error when the lease is closed, and also when it lives: the caller looks again.
+func (s *session) closeLease(ctx context.Context, worker string, seen lease, inc journal.Incarnation) error {
+	if worker == s.w.cfg.ID {
+		// A later life of this worker was here and the bucket lost it. The lock on the data folder proves that it is gone.
+		return s.write(ctx, func(l *leaseValue) { l.Gone = append(l.Gone, inc) })
+	}
+	wait := takerWait(max(seen.term(), s.w.cfg.LeaseTerm))
+	s.w.log.Info("waiting for the lease of another worker to run out", "worker", worker, "wait", wait)
+	if err := sleep(ctx, wait); err != nil {
+		return err
+	}
+	_, err := s.closeAs(ctx, leaseKey(worker), seen, inc)
+	if errors.Is(err, journal.ErrConflict) {
+		return nil // it lives
+	}
+	return err
+}
+
+// begin begins an epoch of a partition, waiting for whoever must be waited for.
+func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
+	log := s.js.Log(p)
+	subject := s.w.ns.Epoch(p)
+	for {
+		last, at, err := lastEpoch(ctx, log, subject)
+		if err != nil {
+			return nil, err
+		}
+		w, rev, err := s.readWitness(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.compare(ctx, log, p, w, last, at); err != nil {
+			return nil, err
+		}
+		var holder lease
+		if last != nil {
+			if holder, err = s.readLease(ctx, last.Worker); err != nil {
+				return nil, err
+			}
+		}
+		if mayFollow(last, s.w.cfg.ID, s.incarnation, holder) == mustWait {
+			if err := s.closeLease(ctx, last.Worker, holder, last.Incarnation); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		ep := s.newEpoch(p, log, last, w)
+		first, err := s.fence(ctx, ep, at)
+		if err != nil {
+			return nil, err // an unknown outcome too: the next compare-and-set decides
+		}
+		if !s.valid() {
+			return nil, errNoLease // nothing is written or answered under an epoch without a lease
+		}
+		return ep, s.enter(ctx, ep, w, rev, first)
+	}
+}
+
+// lastEpoch is the last message on the epoch subject and its position; nil and 0 if there is none.
+func lastEpoch(ctx context.Context, log journal.Log, subject string) (*journal.EpochRecord, journal.Seq, error) {
+	m, err := log.Last(ctx, subject)
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the last epoch: %w", err)
+	}
+	r, err := journal.DecodeEpoch(m.Data)
+	if err != nil {
+		return nil, 0, &journal.CorruptError{Stream: log.Stream(), Seq: m.Seq, Err: err}
+	}
+	return &r, m.Seq, nil
+}
+
+func (s *session) newEpoch(p int, log journal.Log, last *journal.EpochRecord, w witness) *epoch {
+	number := w.Epoch.Number
+	if last != nil {
+		number = max(number, last.Epoch.Number)
+	}
+	ep := &epoch{w: s.w, ns: s.w.ns, ses: s, p: p, log: log, life: w.Life,
+		id:        journal.EpochID{Number: number + 1, Token: newToken()},
+		recordMax: s.js.PayloadMax() - payloadReserve,
+		done:      make(chan struct{}), press: make(chan struct{}, 1), objects: map[snapshot.ID]*object{}}
+	ep.header = journal.Header{wire.HeaderFormat: "1", wire.HeaderEpoch: ep.id.String()}
+	return ep
+}
+
+// payloadReserve is what a record leaves of the server's largest message, for headers.
+const payloadReserve = 16 << 10
+
+// fence appends the epoch record and its fillers, if the last message on the epoch subject is still the one that was
+// looked at. From its acknowledgement on, nothing of a former owner is stored any more (package journal has the argument).
+func (s *session) fence(ctx context.Context, ep *epoch, last journal.Seq) (first journal.Seq, err error) {
+	record := journal.EpochRecord{Epoch: ep.id, Before: ep.id.Number - 1, Worker: s.w.cfg.ID, Incarnation: s.incarnation,
+		Window: journal.Window, Server: s.js.Server(), Software: s.w.cfg.Version, At: s.w.clock.Now()}
+	messages := make([]journal.Message, 0, 1+journal.Window)
+	messages = append(messages, journal.Message{Subject: ep.ns.Epoch(ep.p), Header: ep.header, Data: record.Encode()})
+	for range journal.Window {
+		messages = append(messages, journal.Message{Subject: ep.ns.Fence(ep.p), Header: ep.header})
+	}
+	end, err := ep.log.Begin(ctx, last, messages...)
+	if err != nil {
+		return 0, fmt.Errorf("begin epoch %d: %w", ep.id.Number, err)
+	}
+	ep.seq = end - journal.Window
+	return end + 1, nil
+}
+
+// enter makes the epoch ready: its witness is written before it serves, and the fillers before it are purged.
+func (s *session) enter(ctx context.Context, ep *epoch, w witness, rev journal.Seq, first journal.Seq) error {
+	w.Epoch, w.EpochSeq, w.Acked = ep.id, ep.seq, first-1
+	if _, err := s.js.Meta().Put(ctx, partKey(ep.p), w.encode(), rev); err != nil {
+		return fmt.Errorf("write the witness: %w", err)
+	}
+	for m, err := range ep.log.Read(ctx, ep.ns.Epoch(ep.p), 1) {
+		if err != nil {
+			return fmt.Errorf("read the epochs: %w", err)
+		}
+		if r, err := journal.DecodeEpoch(m.Data); err == nil && !r.Release {
+			ep.history = append(ep.history, mark{m.Seq, r.Epoch})
+		}
+	}
+	if n := len(ep.history); n == 0 || ep.history[n-1].seq != ep.seq {
+		return fmt.Errorf("%w: the epoch record at %d is not the last on its subject", errEpochOver, ep.seq)
+	}
+	if err := ep.log.Purge(ctx, ep.ns.Fence(ep.p), ep.seq); err != nil {
+		s.w.log.Warn("fillers of former epochs not purged", "partition", ep.p, "err", err)
+	}
+	ep.committer = newCommitter(ep, first)
+	ep.ctx, ep.cancel = context.WithCancel(context.Background())
+	writer, err := ep.log.Writer(ep.committer.answered)
+	if err != nil {
+		ep.cancel()
+		return fmt.Errorf("open the writer: %w", err)
+	}
+	ep.committer.writer = writer
+	return nil
+}
+
+// release ends the epoch in the log, so that another may follow at once. From sending it on nothing is answered,
+// whatever its outcome.
+func (s *session) release(ep *epoch) {
+	ep.end(errStopped)
+	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
+	defer cancel()
+	record := journal.EpochRecord{Release: true, Epoch: ep.id, Before: ep.id.Number - 1, Worker: s.w.cfg.ID, Incarnation: s.incarnation,
+		Window: journal.Window, Server: s.js.Server(), Software: s.w.cfg.Version, At: s.w.clock.Now()}
+	m := journal.Message{Subject: ep.ns.Epoch(ep.p), Header: ep.header, Data: record.Encode()}
+	end, err := ep.log.Begin(ctx, ep.seq, m)
+	if err == nil {
+		err = s.updateWitness(ctx, ep, end)
+	}
+	if err != nil {
+		s.w.log.Warn("partition not released; whoever follows waits for the lease", "partition", ep.p, "err", err)
+	}
+}
+
+func newToken() journal.Token {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return journal.Token(binary.BigEndian.Uint64(b[:]))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// witness is the key part.<p>: what is known of a partition's stream outside of it. A stream that does not have it came
+// back shorter, by a power cut with relaxed sync, a restore, a damaged block, or because it was made anew.
+type witness struct {
+	Epoch    journal.EpochID `json:"epoch"`     // the last that began
+	EpochSeq journal.Seq     `json:"epoch_seq"` // its record's position
+	Acked    journal.Seq     `json:"acked"`     // the highest position that is known to have been stored
+	Life     uint64          `json:"life"`      // grows when a loss is accepted
+	Accepted *Acceptance     `json:"accepted,omitempty"`
+}
+
+// Acceptance says which loss of a partition's journal was accepted last.
+type Acceptance struct {
+	At    time.Time   `json:"at"`
+	Known journal.Seq `json:"known"` // the highest position that a witness knew
+	Had   journal.Seq `json:"had"`   // where the stream ended
+	Why   string      `json:"why"`
+}
+
+func partKey(p int) string { return fmt.Sprintf("part.%d", p) }
+
+func (w witness) encode() []byte {
+	b, err := json.Marshal(w)
+	if err != nil {
+		panic(fmt.Sprintf("engine: a witness does not encode: %v", err)) // its fields always do
+	}
+	return b
+}
+
+// WentBackError is the alarm "journal went back": a witness knows of something that the stream does not have. The
+// partition serves nothing until the loss is accepted ([AcceptJournal]).
+type WentBackError struct {
+	Stream    string
+	Partition int
+	Known     journal.Seq // what the witness knows
+	Have      journal.Seq // where the stream ends, or what it has there
+	Witness   string
+}
+
+func (e *WentBackError) Error() string {
+	return fmt.Sprintf("journal went back: %s knows of sequence %d of stream %s, which has %d; nothing of partition %d is served until `perdure accept-journal %d` says what is lost and takes it",
+		e.Witness, e.Known, e.Stream, e.Have, e.Partition, e.Partition)
+}
+
+func (s *session) readWitness(ctx context.Context, p int) (witness, journal.Seq, error) {
+	return readWitness(ctx, s.js.Meta(), p)
+}
+
+func readWitness(ctx context.Context, meta journal.Meta, p int) (w witness, rev journal.Seq, err error) {
+	value, rev, err := meta.Get(ctx, partKey(p))
+	if errors.Is(err, journal.ErrNotFound) {
+		return w, rev, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(value, &w)
+	}
+	if err != nil {
+		return w, rev, fmt.Errorf("witness of partition %d: %w", p, err)
+	}
+	return w, rev, nil
+}
+
+// compare holds what the witness and this worker know against the stream. The same owner compares too.
+func (s *session) compare(ctx context.Context, log journal.Log, p int, w witness, last *journal.EpochRecord, at journal.Seq) error {
+	_, end, err := log.Range(ctx)
+	if err != nil {
+		return fmt.Errorf("read the stream's end: %w", err)
+	}
+	back := func(what string, known, have journal.Seq) error {
+		return &WentBackError{Stream: log.Stream(), Partition: p, Witness: what, Known: known, Have: have}
+	}
+	key := "the key " + partKey(p)
+	if own := s.w.known(p, w.Life); own > end {
+		return back("this worker", own, end)
+	}
+	switch {
+	case w.Acked > end:
+		return back(key, w.Acked, end)
+	case w.EpochSeq == 0:
+		return nil
+	case last == nil || at < w.EpochSeq || last.Epoch.Number < w.Epoch.Number:
+		return back(key, w.EpochSeq, at)
+	}
+	m, err := log.At(ctx, w.EpochSeq)
+	if errors.Is(err, journal.ErrNotFound) {
+		return back(key, w.EpochSeq, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("read the epoch that the witness names: %w", err)
+	}
+	if r, err := journal.DecodeEpoch(m.Data); err != nil || r.Epoch != w.Epoch {
+		return back(key, w.EpochSeq, w.EpochSeq)
+	}
+	return nil
+}
+
+// witness notes how far the stream is known to go, if that grew.
+func (s *session) witness(ep *epoch) error {
+	high := ep.committer.high()
+	if high <= ep.witnessed {
+		return nil
+	}
+	ep.witnessed = high
+	s.w.know(ep.p, ep.life, high)
+	ctx, cancel := context.WithTimeout(ep.ctx, s.trust.term)
+	defer cancel()
+	return s.updateWitness(ctx, ep, high)
+}
+
+func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq) error {
+	w, rev, err := s.readWitness(ctx, ep.p)
+	switch {
+	case err != nil:
+		s.w.log.Warn("witness not read", "partition", ep.p, "err", err)
+		return nil
+	case w.Epoch != ep.id:
+		return fmt.Errorf("%w: the witness names epoch %s", errEpochOver, w.Epoch)
+	case w.Acked >= high:
+		return nil
+	}
+	w.Acked = high
+	if _, err := s.js.Meta().Put(ctx, partKey(ep.p), w.encode(), rev); err != nil {
+		s.w.log.Warn("witness not written", "partition", ep.p, "err", err)
+	}
+	return nil
+}
+
+// raise makes the witness know of a position that another witness, a snapshot, knows.
+func (s *session) raise(p int, known journal.Seq) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
+	defer cancel()
+	w, rev, err := s.readWitness(ctx, p)
+	if err == nil && w.Acked < known {
+		w.Acked = known
+		_, err = s.js.Meta().Put(ctx, partKey(p), w.encode(), rev)
+	}
+	if err != nil {
+		s.w.log.Error("witness not written", "partition", p, "known", known, "err", err)
+	}
+}
+
+// Loss is what [AcceptJournal] takes.
+type Loss struct {
+	Partition int         `json:"partition"`
+	Stream    string      `json:"stream"`
+	Known     journal.Seq `json:"known"` // the highest position that a witness knows
+	Have      journal.Seq `json:"have"`  // where the stream ends
+	Epoch     string      `json:"epoch"` // the last that a witness knows
+	Why       string      `json:"why"`
+}
+
+// AcceptJournal accepts that a partition's stream came back shorter than its witness knows. It tells confirm what is
+// lost, and if that agrees it lifts the stream with fillers above every position that any witness knows, so that no
+// position is ever used twice, and makes the witness fit. It returns false if nothing is to be accepted or confirm
+// declines. No worker may serve the partition meanwhile: one that sees the alarm does not.
+func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p int, confirm func(Loss) bool) (bool, error) {
+	log := js.Log(p)
+	w, rev, err := readWitness(ctx, js.Meta(), p)
+	if err != nil {
+		return false, err
+	}
+	s := &session{w: &Worker{}, js: js}
+	last, at, err := lastEpoch(ctx, log, ns.Epoch(p))
+	if err != nil {
+		return false, err
+	}
+	err = s.compare(ctx, log, p, w, last, at)
+	back, ok := errors.AsType[*WentBackError](err)
+	if !ok {
+		return false, err
+	}
+	_, end, err := log.Range(ctx)
+	if err != nil {
+		return false, err
+	}
+	known := max(w.Acked, w.EpochSeq+journal.Window, back.Known)
+	if !confirm(Loss{p, log.Stream(), known, end, w.Epoch.String(), back.Error()}) {
+		return false, nil
+	}
+	had := end
+	if end, err = lift(ctx, log, ns.Fence(p), known+journal.Window); err != nil {
+		return false, fmt.Errorf("lift stream %s: %w", log.Stream(), err)
+	}
+	next := witness{Epoch: w.Epoch, Acked: end, Life: w.Life + 1,
+		Accepted: &Acceptance{At: time.Now().UTC(), Known: known, Had: had, Why: back.Error()}}
+	if _, err := js.Meta().Put(ctx, partKey(p), next.encode(), rev); err != nil {
+		return false, fmt.Errorf("write the witness: %w", err)
+	}
+	return true, nil
+}
+
+// lift appends fillers until the stream ends above a position.
+func lift(ctx context.Context, log journal.Log, fence string, above journal.Seq) (end journal.Seq, err error) {
+	if _, end, err = log.Range(ctx); err != nil {
+		return 0, err
+	}
+	last := journal.Seq(0)
+	if m, err := log.Last(ctx, fence); err == nil {
+		last = m.Seq
+	} else if !errors.Is(err, journal.ErrNotFound) {
+		return 0, err
+	}
+	for end <= above {
+		messages := make([]journal.Message, min(journal.BatchMax, int(above-end)+1))
+		for i := range messages {
+			messages[i] = journal.Message{Subject: fence}
+		}
+		if end, err = log.Begin(ctx, last, messages...); err != nil {
+			return 0, err
+		}
+		last = end
+	}
+	return end, nil
+}

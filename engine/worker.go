@@ -1,0 +1,347 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/internal/boottime"
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// Worker owns partitions and runs their objects. Safe for concurrent use.
+type Worker struct {
+	cfg     Config
+	ns      wire.Subjects
+	log     *slog.Logger
+	clock   Clock
+	store   snapshot.Store
+	classes map[string]*class
+	client  *Client // through which turns reach other objects
+
+	memory atomic.Int64 // of the objects in memory
+	queued atomic.Int64 // bytes of the requests that wait
+	full   atomic.Pointer[error]
+	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
+	index  index
+
+	life  context.Context // ends when Run is to end, with the reason as its cause
+	kill  context.CancelCauseFunc
+	ended chan struct{} // closed when Run has ended
+
+	mu     sync.Mutex
+	high   map[int]knowledge // by partition
+	alarms map[int]error
+}
+
+// knowledge is how far this worker saw a partition's stream go.
+type knowledge struct {
+	life uint64
+	seq  journal.Seq
+}
+
+// New checks the configuration and the classes; its error lists every problem. [Worker.Run] starts the worker.
+func New(cfg Config) (*Worker, error) {
+	cfg, err := cfg.withDefaults()
+	classes, err2 := bindAll(cfg.Classes)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
+	}
+	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
+		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{},
+		ended: make(chan struct{})}
+	w.index.complete = make([]atomic.Bool, cfg.Partitions)
+	w.client = NewClient(w)
+	w.life, w.kill = context.WithCancelCause(context.Background())
+	return w, nil
+}
+
+var (
+	errDrain  = errors.New("the worker is stopping")
+	errKilled = errors.New("the worker was killed")
+)
+
+// Run owns partitions until ctx is done; then it drains: it stops taking requests, finishes those that it has, writes
+// all states into the store and releases its partitions and its lease. It returns nil then, and the error if the
+// worker cannot go on. It must be called once.
+func (w *Worker) Run(ctx context.Context) error {
+	defer close(w.ended)
+	life, stop := w.life, w.kill
+	defer stop(nil)
+	unlink := context.AfterFunc(ctx, func() { stop(errDrain) })
+	defer unlink()
+	var wg sync.WaitGroup
+	wg.Go(func() { w.checkDisk(life) })
+	defer wg.Wait()
+	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
+		began := w.clock.Boot()
+		err := w.session(life)
+		cause := context.Cause(life)
+		switch {
+		case errors.Is(cause, errDrain), errors.Is(cause, errKilled):
+			return nil
+		case cause != nil:
+			return cause
+		}
+		w.log.Warn("session over", "err", err)
+		if w.clock.Boot()-began > lastBackoff {
+			backoff = firstBackoff
+		}
+		_ = sleep(life, jitter(backoff)) // its end is seen above
+	}
+}
+
+const (
+	firstBackoff = 20 * time.Millisecond
+	lastBackoff  = 2 * time.Second
+)
+
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+
+// Kill ends the worker as a crash would: nothing is finished, written or released. It returns when Run has.
+func (w *Worker) Kill() {
+	w.kill(errKilled)
+	<-w.ended
+}
+
+// Stop drains the worker, as the end of Run's context does, and returns when Run has.
+func (w *Worker) Stop() {
+	w.kill(errDrain)
+	<-w.ended
+}
+
+// session is one incarnation: it connects, and returns when that is over.
+func (w *Worker) session(ctx context.Context) error {
+	js, err := w.cfg.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer js.Close()
+	return (&session{w: w, js: js}).run(ctx)
+}
+
+// own begins epochs of a partition and serves them, one after the other, until ctx is done.
+func (w *Worker) own(ctx context.Context, s *session, p int) {
+	for backoff := firstBackoff; ctx.Err() == nil; backoff = min(2*backoff, lastBackoff) {
+		ep, err := s.begin(ctx, p)
+		if err == nil {
+			w.settled(p)
+			began := w.clock.Boot()
+			w.log.Info("epoch begins", "partition", p, "epoch", ep.id.Number, "seq", ep.seq)
+			err = w.serve(ctx, ep)
+			if w.clock.Boot()-began > lastBackoff {
+				backoff = firstBackoff
+			}
+		} else if back, ok := errors.AsType[*WentBackError](err); ok {
+			w.alarm(p, back)
+			backoff = lastBackoff
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		w.log.Warn("partition not owned", "partition", p, "err", err)
+		_ = sleep(ctx, jitter(backoff))
+	}
+}
+
+func (w *Worker) serve(ctx context.Context, ep *epoch) error {
+	defer ep.cancel()
+	w.epochs[ep.p].Store(ep)
+	defer w.epochs[ep.p].CompareAndSwap(ep, nil)
+	ep.running.Go(func() { w.index.build(ep) })
+	err := ep.serve(ctx)
+	w.know(ep.p, ep.life, ep.committer.high())
+	return err
+}
+
+func (w *Worker) listen(ep *epoch) (stop func(), err error) {
+	if w.cfg.Listen == nil {
+		return func() {}, nil
+	}
+	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) { w.submit(nil, r, reply) })
+}
+
+// alarm stops serving a partition and says why, in the log once and wherever somebody looks.
+func (w *Worker) alarm(p int, err error) {
+	w.mu.Lock()
+	known := w.alarms[p] != nil
+	w.alarms[p] = err
+	w.mu.Unlock()
+	if !known {
+		w.log.Error("alarm", "partition", p, "err", err)
+	}
+}
+
+// alarm ends the epoch, after the witness knows what the snapshot knew: the next one is not begun before that is accepted.
+func (ep *epoch) alarm(err *WentBackError) {
+	ep.ses.raise(ep.p, err.Known)
+	ep.w.alarm(ep.p, err)
+	ep.end(err)
+}
+
+func (w *Worker) settled(p int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.alarms, p)
+}
+
+// Status is what the worker is doing, for readiness and for people.
+type Status struct {
+	ID         string            `json:"id"`
+	Owned      []PartitionStatus `json:"partitions"`
+	Memory     int64             `json:"memory_bytes"`
+	Queued     int64             `json:"queued_bytes"`
+	DiskFull   string            `json:"disk_full,omitempty"`
+	Resident   int               `json:"resident"`
+	Partitions int               `json:"partitions_total"`
+}
+
+// PartitionStatus is one partition: its epoch if it is owned, or why not.
+type PartitionStatus struct {
+	Partition int         `json:"partition"`
+	Owned     bool        `json:"owned"`
+	Epoch     uint64      `json:"epoch,omitempty"`
+	High      journal.Seq `json:"high,omitempty"`
+	Resident  int         `json:"resident"`
+	Alarm     string      `json:"alarm,omitempty"`
+}
+
+// Status is what the worker is doing now.
+func (w *Worker) Status() Status {
+	s := Status{ID: w.cfg.ID, Memory: w.memory.Load(), Queued: w.queued.Load(), Partitions: w.cfg.Partitions}
+	if err := w.full.Load(); err != nil {
+		s.DiskFull = (*err).Error()
+	}
+	for p := range w.epochs {
+		ps := PartitionStatus{Partition: p}
+		if ep := w.epochs[p].Load(); ep != nil && !ep.over.Load() {
+			ep.mu.Lock()
+			ps.Resident = len(ep.objects)
+			ep.mu.Unlock()
+			ps.Owned, ps.Epoch, ps.High = true, ep.id.Number, ep.committer.high()
+		}
+		w.mu.Lock()
+		if err := w.alarms[p]; err != nil {
+			ps.Alarm = err.Error()
+		}
+		w.mu.Unlock()
+		s.Resident += ps.Resident
+		s.Owned = append(s.Owned, ps)
+	}
+	return s
+}
+
+// Ready is nil when every partition is owned, and otherwise says what is missing.
+func (w *Worker) Ready() error {
+	for _, p := range w.Status().Owned {
+		if p.Alarm != "" {
+			return fmt.Errorf("partition %d: %s", p.Partition, p.Alarm)
+		}
+		if !p.Owned {
+			return fmt.Errorf("partition %d is not owned yet", p.Partition)
+		}
+	}
+	return nil
+}
+
+// know remembers how far a stream went, to compare when the partition is begun again.
+func (w *Worker) know(p int, life uint64, seq journal.Seq) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if k := w.high[p]; life != k.life || seq > k.seq {
+		w.high[p] = knowledge{life, seq}
+	}
+}
+
+func (w *Worker) known(p int, life uint64) journal.Seq {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if k := w.high[p]; k.life == life {
+		return k.seq
+	}
+	return 0 // a loss was accepted since
+}
+
+// reserve counts a request that waits against the bound of all.
+func (w *Worker) reserve(n int) bool {
+	if w.queued.Add(int64(n)) > w.cfg.QueueBytes {
+		w.queued.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+func (w *Worker) release(n int) { w.queued.Add(-int64(n)) }
+
+// checkDisk asks each second whether there is room to write.
+func (w *Worker) checkDisk(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		err := w.cfg.MayWrite()
+		if was := w.full.Load(); (was == nil) != (err == nil) {
+			w.log.Warn("writes", "refused", err != nil, "why", err)
+		}
+		if err == nil {
+			w.full.Store(nil)
+		} else {
+			w.full.Store(&err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// mayWrite tells whether a turn may commit.
+func (w *Worker) mayWrite(c *class) error {
+	if err := w.full.Load(); err != nil {
+		return Errorf(Full, "nothing is written: %w", *err).RetryIn(10 * time.Second)
+	}
+	return nil
+}
+
+// storeFailed shuts the worker down: its cache does not work. The journal has everything.
+func (w *Worker) storeFailed(err error) error {
+	err = fmt.Errorf("snapshot store: %w", err)
+	w.log.Error("snapshot store failed; the worker stops", "err", err)
+	w.kill(err)
+	return err
+}
+
+// Fail stops the worker because something that it needs has failed: the snapshot store in the background, say.
+func (w *Worker) Fail(err error) { _ = w.storeFailed(err) }
+
+func (w *Worker) observeTurn(c *class, r *Request, err error, waited, ran time.Duration) {
+	if f := w.cfg.Observe.Turn; f != nil {
+		code := Code("")
+		if err != nil {
+			code = asError(err).Code
+		}
+		method := r.Method
+		if r.HTTP != nil {
+			method = "http"
+		}
+		f(c.Name, method, code, waited, ran)
+	}
+}
+
+func (w *Worker) observeWake(c *class, took time.Duration) {
+	if f := w.cfg.Observe.Wake; f != nil {
+		f(c.Name, took)
+	}
+}
+
+type machineClock struct{}
+
+func (machineClock) Now() time.Time      { return time.Now() }
+func (machineClock) Boot() time.Duration { return boottime.Now() }

@@ -1,0 +1,39 @@
+package counter
+
+import (
+	"testing"
+
+	"github.com/perdure/perdure/engine/enginetest"
+	"github.com/perdure/perdure/examples/counter/counterapi"
+)
+
+func TestCountSurvivesCrash(t *testing.T) {
+	w := enginetest.New(t, Counters)
+	cart := Counters.Get("checkout-cart-99")
+	enginetest.Call(w, cart, (*Counter).Increment, By{})
+	enginetest.Call(w, cart, (*Counter).Increment, By{By: 4})
+	w.Crash()
+	if n := enginetest.Read(w, cart, (*Counter).Value, nil); n != 5 {
+		t.Fatal(n)
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	w := enginetest.New(t, Counters)
+	for _, want := range []string{`{"count":1}`, `{"count":2}`} {
+		if code, body := enginetest.HTTP(w, Counters.Get("a"), "POST", "/counter/a"); code != 200 || body != want {
+			t.Fatal(code, body)
+		}
+	}
+	if _, body := enginetest.HTTP(w, Counters.Get("a"), "GET", "/counter/a"); body != `{"count":2}` {
+		t.Fatal(body)
+	}
+}
+
+func TestThroughTheContract(t *testing.T) {
+	w := enginetest.New(t, Counters)
+	n := enginetest.Call(w, counterapi.Counters.Get("a"), counterapi.Counter.Increment, counterapi.By{By: 2})
+	if n != 2 {
+		t.Fatal(n)
+	}
+}

@@ -1,0 +1,116 @@
+package wire
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Slots is how many shares all objects are divided into, for ever.
+const Slots = 256
+
+// Slot is an object's slot: FNV-1a 32 over class and name token, modulo [Slots]. It is what a NATS server computes for
+// the subject mapping {{partition(256,1,2)}}, so a request needs no hop to find its partition.
+func Slot(class, token string) int {
+	const offset, prime = 2166136261, 16777619
+	h := uint32(offset)
+	for i := range len(class) {
+		h = (h ^ uint32(class[i])) * prime
+	}
+	for i := range len(token) {
+		h = (h ^ uint32(token[i])) * prime
+	}
+	return int(h % Slots)
+}
+
+// Partition is the partition of a slot in a namespace of so many partitions.
+func Partition(slot, partitions int) int { return slot % partitions }
+
+// Subjects names everything of one namespace, such as "objects": subjects, streams and the bucket.
+type Subjects string
+
+// DefaultNamespace is the namespace where none is configured.
+const DefaultNamespace Subjects = "objects"
+
+// Check says what is wrong with a namespace's name: it is an identifier, since it is part of stream names.
+func (ns Subjects) Check() error { return CheckIdentifier(string(ns)) }
+
+func (ns Subjects) object(kind string, class, token string) string {
+	return string(ns) + "." + kind + "." + strconv.Itoa(Slot(class, token)) + "." + class + "." + token
+}
+
+// Journal is the subject of an object's records.
+func (ns Subjects) Journal(class, token string) string { return ns.object("journal", class, token) }
+
+// Snap is the subject of an object's snapshot records.
+func (ns Subjects) Snap(class, token string) string { return ns.object("snap", class, token) }
+
+// JournalOf matches the records of all objects of a class; of all classes if class is "*".
+func (ns Subjects) JournalOf(class string) string { return string(ns) + ".journal.*." + class + ".*" }
+
+// Epoch is the subject of a partition's epochs and releases.
+func (ns Subjects) Epoch(p int) string { return fmt.Sprintf("%s.epoch.%d", ns, p) }
+
+// Fence is the subject of a partition's fillers.
+func (ns Subjects) Fence(p int) string { return fmt.Sprintf("%s.fence.%d", ns, p) }
+
+// Stream is the name of a partition's stream.
+func (ns Subjects) Stream(p int) string { return fmt.Sprintf("%s-%d", ns, p) }
+
+// Bucket is the name of the namespace's key-value bucket.
+func (ns Subjects) Bucket() string { return string(ns) + "-meta" }
+
+// StreamSubjects is what a partition's stream captures: its epochs, fillers and checkpoints, and the records, snapshots
+// and due times of its slots.
+func (ns Subjects) StreamSubjects(p, partitions int) []string {
+	subjects := []string{ns.Epoch(p), ns.Fence(p), fmt.Sprintf("%s.check.%d", ns, p)}
+	for slot := p; slot < Slots; slot += partitions {
+		for _, kind := range []string{"journal", "snap", "due"} {
+			subjects = append(subjects, fmt.Sprintf("%s.%s.%d.*.*", ns, kind, slot))
+		}
+	}
+	return subjects
+}
+
+// Call is the public subject of a method.
+func (ns Subjects) Call(class, token, method string) string {
+	return string(ns) + ".call." + class + "." + token + "." + method
+}
+
+// Mapping is the server's subject mapping that sends public calls to their slots: source and destination.
+func (ns Subjects) Mapping() (from, to string) {
+	return string(ns) + ".call.*.*.*",
+		string(ns) + ".part.{{partition(256,1,2)}}.call.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+}
+
+// SlotCalls matches the calls for a slot, as owners subscribe to them.
+func (ns Subjects) SlotCalls(slot int) string { return fmt.Sprintf("%s.part.%d.call.*.*.*", ns, slot) }
+
+// Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
+func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
+
+// Object is the class and name token at the end of a subject of the kinds journal, snap and due:
+// <ns>.<kind>.<slot>.<class>.<token>.
+func (ns Subjects) Object(subject string) (class, token string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, string(ns)+".")
+	parts := strings.Split(rest, ".")
+	if !ok || len(parts) != 4 {
+		return "", "", false
+	}
+	return parts[2], parts[3], true
+}
+
+// SplitCall takes a slot's call subject apart: <ns>.part.<slot>.call.<class>.<token>.<method>.
+func (ns Subjects) SplitCall(subject string) (slot int, class, token, method string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, string(ns)+".part.")
+	if !ok {
+		return
+	}
+	var kind string
+	number, rest, _ := strings.Cut(rest, ".")
+	kind, rest, _ = strings.Cut(rest, ".")
+	class, rest, _ = strings.Cut(rest, ".")
+	token, method, ok = strings.Cut(rest, ".")
+	slot, err := strconv.Atoi(number)
+	return slot, class, token, method, ok && err == nil && kind == "call"
+}

@@ -1,0 +1,435 @@
+// Package journaltest has a log in memory, which test kits and simulations run over, the suite that every log passes,
+// and faults that can be put before any log.
+package journaltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// Memory is a server in memory: streams and a bucket for each namespace that somebody opens a session for. It keeps
+// everything until it is garbage. Safe for concurrent use, and fit for a testing/synctest bubble.
+type Memory struct {
+	mu      sync.Mutex
+	streams map[string]*stream
+	keys    map[string]key // by namespace and key
+	rev     journal.Seq
+}
+
+type key struct {
+	value []byte
+	rev   journal.Seq
+}
+
+// stream is one partition's messages. A purged one keeps its place, without data.
+type stream struct {
+	messages []journal.Message // messages[i] is at position i+1
+	last     map[string]journal.Seq
+}
+
+// NewMemory makes an empty server.
+func NewMemory() *Memory {
+	return &Memory{streams: map[string]*stream{}, keys: map[string]key{}}
+}
+
+// Session opens a session, making the namespace if it is not there.
+func (m *Memory) Session(ns wire.Subjects, partitions int) *MemorySession {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for p := range partitions {
+		if m.streams[ns.Stream(p)] == nil {
+			m.streams[ns.Stream(p)] = &stream{last: map[string]journal.Seq{}}
+		}
+	}
+	return &MemorySession{m: m, ns: ns, done: make(chan struct{})}
+}
+
+// Truncate takes the last n messages of a stream away, as a power cut may.
+func (m *Memory) Truncate(stream string, n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.streams[stream]
+	s.messages = s.messages[:max(0, len(s.messages)-n)]
+	s.reindex()
+}
+
+// Overwrite replaces the data of a stored message.
+func (m *Memory) Overwrite(stream string, seq journal.Seq, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.streams[stream].messages[seq-1].Data = data
+}
+
+// Publish stores a message that no worker sent.
+func (m *Memory) Publish(stream string, msg journal.Message) journal.Seq {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.streams[stream].store(msg)
+}
+
+// Messages are all messages of a stream that are not purged.
+func (m *Memory) Messages(stream string) (all []journal.Message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, msg := range m.streams[stream].messages {
+		if msg.Subject != "" {
+			all = append(all, msg)
+		}
+	}
+	return all
+}
+
+func (s *stream) end() journal.Seq { return journal.Seq(len(s.messages)) }
+
+func (s *stream) store(m journal.Message) journal.Seq {
+	m.Data = slices.Clone(m.Data)
+	m.Header = maps.Clone(m.Header)
+	m.Seq, m.Time = s.end()+1, time.Now().UTC()
+	s.messages = append(s.messages, m)
+	s.last[m.Subject] = m.Seq
+	return m.Seq
+}
+
+func (s *stream) reindex() {
+	clear(s.last)
+	for i, m := range s.messages {
+		if m.Subject != "" {
+			s.last[m.Subject] = journal.Seq(i + 1)
+		}
+	}
+}
+
+// MemorySession is a session with a [Memory].
+type MemorySession struct {
+	m    *Memory
+	ns   wire.Subjects
+	once sync.Once
+	done chan struct{}
+}
+
+var _ journal.Session = (*MemorySession)(nil)
+
+var errClosed = errors.New("the session is closed")
+
+// open locks the server unless the session is closed.
+func (s *MemorySession) open(ctx context.Context) (unlock func(), err error) {
+	select {
+	case <-s.done:
+		return nil, errClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	default:
+		s.m.mu.Lock()
+		return s.m.mu.Unlock, nil
+	}
+}
+
+// Meta is the bucket.
+func (s *MemorySession) Meta() journal.Meta { return memoryMeta{s} }
+
+// Log is a partition's stream.
+func (s *MemorySession) Log(p int) journal.Log { return memoryLog{s, s.ns.Stream(p)} }
+
+// Server is the id of the server's run.
+func (s *MemorySession) Server() string { return "memory" }
+
+// PayloadMax is that of our own servers.
+func (s *MemorySession) PayloadMax() int { return 8 << 20 }
+
+// Done is closed with the session.
+func (s *MemorySession) Done() <-chan struct{} { return s.done }
+
+// Close ends the session, as a lost connection does.
+func (s *MemorySession) Close() { s.once.Do(func() { close(s.done) }) }
+
+type memoryMeta struct{ s *MemorySession }
+
+func (b memoryMeta) name(k string) string { return b.s.ns.Bucket() + " " + k }
+
+func (b memoryMeta) Get(ctx context.Context, k string) ([]byte, journal.Seq, error) {
+	unlock, err := b.s.open(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unlock()
+	v, ok := b.s.m.keys[b.name(k)]
+	if !ok {
+		return nil, 0, fmt.Errorf("key %s: %w", k, journal.ErrNotFound)
+	}
+	return slices.Clone(v.value), v.rev, nil
+}
+
+func (b memoryMeta) Put(ctx context.Context, k string, value []byte, rev journal.Seq) (journal.Seq, error) {
+	unlock, err := b.s.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if have := b.s.m.keys[b.name(k)].rev; have != rev {
+		return 0, fmt.Errorf("key %s is at revision %d, not %d: %w", k, have, rev, journal.ErrConflict)
+	}
+	b.s.m.rev++
+	b.s.m.keys[b.name(k)] = key{slices.Clone(value), b.s.m.rev}
+	return b.s.m.rev, nil
+}
+
+func (b memoryMeta) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		unlock, err := b.s.open(ctx)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		var keys []string
+		for name := range b.s.m.keys {
+			if k, ok := strings.CutPrefix(name, b.name("")); ok && strings.HasPrefix(k, prefix) {
+				keys = append(keys, k)
+			}
+		}
+		unlock()
+		slices.Sort(keys)
+		for _, k := range keys {
+			if !yield(k, nil) {
+				return
+			}
+		}
+	}
+}
+
+type memoryLog struct {
+	s    *MemorySession
+	name string
+}
+
+// open locks the server and finds the stream.
+func (l memoryLog) open(ctx context.Context) (*stream, func(), error) {
+	unlock, err := l.s.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	st := l.s.m.streams[l.name]
+	if st == nil {
+		unlock()
+		return nil, nil, fmt.Errorf("stream %s: %w", l.name, journal.ErrMissing)
+	}
+	return st, unlock, nil
+}
+
+func (l memoryLog) Stream() string { return l.name }
+
+func (l memoryLog) Last(ctx context.Context, subject string) (journal.Message, error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return journal.Message{}, err
+	}
+	defer unlock()
+	if seq := st.last[subject]; seq != 0 {
+		return st.messages[seq-1], nil
+	}
+	return journal.Message{}, fmt.Errorf("stream %s: last on %s: %w", l.name, subject, journal.ErrNotFound)
+}
+
+func (l memoryLog) At(ctx context.Context, seq journal.Seq) (journal.Message, error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return journal.Message{}, err
+	}
+	defer unlock()
+	if seq >= 1 && seq <= st.end() && st.messages[seq-1].Subject != "" {
+		return st.messages[seq-1], nil
+	}
+	return journal.Message{}, fmt.Errorf("stream %s: sequence %d: %w", l.name, seq, journal.ErrNotFound)
+}
+
+func (l memoryLog) Tails(ctx context.Context, atLeast journal.Seq, subjects ...string) (tails []journal.Message, upTo journal.Seq, err error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unlock()
+	if st.end() < atLeast {
+		return nil, 0, fmt.Errorf("stream %s ends at %d, before %d: %w", l.name, st.end(), atLeast, journal.ErrDamaged)
+	}
+	for _, subject := range subjects {
+		if seq := st.last[subject]; seq != 0 {
+			tails = append(tails, st.messages[seq-1])
+		}
+	}
+	slices.SortFunc(tails, func(a, b journal.Message) int { return int(a.Seq) - int(b.Seq) })
+	return tails, st.end(), nil
+}
+
+func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) iter.Seq2[journal.Message, error] {
+	return func(yield func(journal.Message, error) bool) {
+		st, unlock, err := l.open(ctx)
+		if err != nil {
+			yield(journal.Message{}, err)
+			return
+		}
+		var found []journal.Message
+		for _, m := range st.messages[min(max(from, 1)-1, st.end()):] {
+			if m.Subject == subject {
+				found = append(found, m)
+			}
+		}
+		unlock()
+		for _, m := range found {
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l memoryLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if have := st.last[messages[0].Subject]; have != last {
+		return 0, fmt.Errorf("stream %s: last on %s is %d, not %d: %w", l.name, messages[0].Subject, have, last, journal.ErrConflict)
+	}
+	for _, m := range messages {
+		st.store(m)
+	}
+	return st.end(), nil
+}
+
+func (l memoryLog) Subjects(ctx context.Context, pattern string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		st, unlock, err := l.open(ctx)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		subjects := slices.Collect(maps.Keys(st.last))
+		unlock()
+		for _, s := range subjects {
+			if matches(pattern, s) && !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+// matches is NATS's rule: * is one token, > at the end is one or more.
+func matches(pattern, subject string) bool {
+	p, s := strings.Split(pattern, "."), strings.Split(subject, ".")
+	for i, token := range p {
+		switch {
+		case token == ">":
+			return len(s) > i
+		case i >= len(s) || token != "*" && token != s[i]:
+			return false
+		}
+	}
+	return len(p) == len(s)
+}
+
+func (l memoryLog) Range(ctx context.Context) (first, last journal.Seq, err error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer unlock()
+	first = st.end() + 1
+	for i, m := range st.messages {
+		if m.Subject != "" {
+			first = journal.Seq(i + 1)
+			break
+		}
+	}
+	return first, st.end(), nil
+}
+
+func (l memoryLog) Purge(ctx context.Context, subject string, before journal.Seq) error {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for i := range st.messages {
+		if m := &st.messages[i]; m.Subject == subject && m.Seq < before {
+			*m = journal.Message{Seq: m.Seq}
+		}
+	}
+	st.reindex()
+	return nil
+}
+
+func (l memoryLog) Writer(answer func(journal.Answer)) (journal.Writer, error) {
+	w := &memoryWriter{log: l, answer: answer, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go w.run() // ends with Close or with the session
+	return w, nil
+}
+
+// memoryWriter stores at once and answers from a goroutine of its own, as a connection would.
+type memoryWriter struct {
+	log    memoryLog
+	answer func(journal.Answer)
+	wake   chan struct{}
+	once   sync.Once
+	done   chan struct{}
+
+	mu      sync.Mutex
+	answers []journal.Answer
+}
+
+func (w *memoryWriter) run() {
+	for {
+		select {
+		case <-w.wake:
+		case <-w.done:
+			return
+		case <-w.log.s.done:
+			return
+		}
+		w.mu.Lock()
+		answers := w.answers
+		w.answers = nil
+		w.mu.Unlock()
+		for _, a := range answers {
+			w.answer(a)
+		}
+	}
+}
+
+func (w *memoryWriter) Append(last, subject journal.Seq, messages ...journal.Message) error {
+	st, unlock, err := w.log.open(context.Background())
+	if err != nil {
+		return err
+	}
+	a := journal.Answer{Seq: last + journal.Seq(len(messages)), Outcome: journal.Stored}
+	switch have := st.last[messages[0].Subject]; {
+	case st.end() != last:
+		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s ends at %d, not %d", w.log.name, st.end(), last)
+	case subject != journal.NoSubjectCheck && have != subject:
+		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s: last on %s is %d, not %d", w.log.name, messages[0].Subject, have, subject)
+	default:
+		for _, m := range messages {
+			st.store(m)
+		}
+	}
+	unlock()
+	w.mu.Lock()
+	w.answers = append(w.answers, a)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (w *memoryWriter) Close() { w.once.Do(func() { close(w.done) }) }
