@@ -9,8 +9,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/perdure/perdure/journal"
 )
 
 // Client makes a transport safe to repeat: it numbers its requests, repeats those whose outcome is not known or that
@@ -22,16 +20,30 @@ type Client struct {
 	sender string
 	now    func() time.Time // as the objects see it, for deadlines
 
-	mu   sync.Mutex
-	n    uint64
-	open map[string][]uint64 // numbers without an answer, by object, ascending
+	mu      sync.Mutex
+	n       uint64
+	objects map[string]*outstanding
 }
+
+// outstanding are the requests to one object from the first that is not settled on: what the object keeps replies for.
+type outstanding struct {
+	numbers []numbered    // ascending; the first is not settled
+	moved   chan struct{} // closed when the first is settled; nil while nobody waits
+}
+
+type numbered struct {
+	n       uint64
+	settled bool
+}
+
+// outstandingMax keeps a client below what an object keeps for it, while an early request is still being repeated.
+const outstandingMax = unansweredMax - 24
 
 // NewClient makes a client of a transport.
 func NewClient(t Transport) *Client {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
-	c := &Client{t: t, sender: hex.EncodeToString(b[:]), now: time.Now, open: map[string][]uint64{}}
+	c := &Client{t: t, sender: hex.EncodeToString(b[:]), now: time.Now, objects: map[string]*outstanding{}}
 	if w, ok := t.(*Worker); ok {
 		c.now = w.clock.Now
 	}
@@ -55,7 +67,10 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	defer cancel()
 	if r.ID == "" {
 		object := r.Class + "/" + r.Name
-		r.Session = c.number(object, r.Deadline)
+		var err error
+		if r.Session, err = c.number(ctx, object, r.Deadline); err != nil {
+			return Reply{}, Errorf(Timeout, "%d requests of this client to %s are not settled yet: %w", outstandingMax, object, err)
+		}
 		defer c.settle(object, r.Session.N)
 	}
 	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
@@ -76,25 +91,52 @@ const (
 )
 
 // number gives a request its number, and the mark below which all requests to the object are answered or abandoned.
-func (c *Client) number(object string, deadline time.Time) *SessionNumber {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n++
-	open := append(c.open[object], c.n)
-	c.open[object] = open
-	return &journal.SessionNumber{Sender: c.sender, N: c.n, M: open[0], Deadline: deadline}
+func (c *Client) number(ctx context.Context, object string, deadline time.Time) (*SessionNumber, error) {
+	for {
+		c.mu.Lock()
+		o := c.objects[object]
+		if o == nil {
+			o = &outstanding{}
+			c.objects[object] = o
+		}
+		if len(o.numbers) < outstandingMax {
+			c.n++
+			n := c.n
+			o.numbers = append(o.numbers, numbered{n: n})
+			mark := o.numbers[0].n
+			c.mu.Unlock()
+			return &SessionNumber{Sender: c.sender, N: n, M: mark, Deadline: deadline}, nil
+		}
+		if o.moved == nil {
+			o.moved = make(chan struct{})
+		}
+		moved := o.moved
+		c.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 func (c *Client) settle(object string, n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	open := c.open[object]
-	if i, ok := slices.BinarySearch(open, n); ok {
-		open = slices.Delete(open, i, i+1)
+	o := c.objects[object]
+	i, _ := slices.BinarySearchFunc(o.numbers, n, func(a numbered, n uint64) int { return cmp.Compare(a.n, n) })
+	o.numbers[i].settled = true
+	if i > 0 {
+		return
 	}
-	if len(open) == 0 {
-		delete(c.open, object)
-	} else {
-		c.open[object] = open
+	for i < len(o.numbers) && o.numbers[i].settled {
+		i++
+	}
+	if o.numbers = slices.Delete(o.numbers, 0, i); len(o.numbers) == 0 {
+		delete(c.objects, object)
+	}
+	if o.moved != nil {
+		close(o.moved)
+		o.moved = nil
 	}
 }

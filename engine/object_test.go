@@ -1,0 +1,430 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+func partitionOf(class, name string) int {
+	return wire.Partition(wire.Slot(class, wire.Escape(name)), worldPartitions)
+}
+
+func TestConcurrentCallersEachCountOnce(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	env := NewClient(worker).With(t.Context())
+	const callers, each = 32, 50
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range each {
+				if _, err := Call(env, registers.Get("hot"), (*register).Add, 1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := must(Read(env, registers.Get("hot"), (*register).Value, nil))(t); n != callers*each {
+		t.Errorf("%d; want %d", n, callers*each)
+	}
+	worker.Kill()
+	env = NewClient(w.worker("w")).With(t.Context())
+	if n := must(Read(env, registers.Get("hot"), (*register).Value, nil))(t); n != callers*each {
+		t.Errorf("after a kill %d; want %d", n, callers*each)
+	}
+}
+
+func TestARestartFindsStateInTheStoreAndInTheJournal(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := snapshot.NewMemory()
+	keep := func(c *Config) { c.Store = store }
+	for round := range int64(4) {
+		worker := w.worker("w", keep)
+		env := NewClient(worker).With(t.Context())
+		for i := range 5 {
+			name := fmt.Sprint("o", i)
+			if n := must(Call(env, registers.Get(name), (*register).Add, 1))(t); n != round+1 {
+				t.Errorf("round %d: %s is %d", round, name, n)
+			}
+			if n := must(Call(env, ledgers.Get(name), (*ledger).Add, 2))(t); n != 2*(round+1) {
+				t.Errorf("round %d: ledger %s is %d", round, name, n)
+			}
+		}
+		if round%2 == 0 {
+			worker.Stop()
+		} else {
+			worker.Kill()
+		}
+		if round == 2 {
+			store = snapshot.NewMemory() // wiped
+		}
+	}
+}
+
+func TestEvictionKeepsEverything(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	idle := registers
+	idle.Limits.Idle = time.Millisecond
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{idle} })
+	env := NewClient(worker).With(t.Context())
+	for round := range int64(3) {
+		if n := must(Call(env, registers.Get("a"), (*register).Add, 1))(t); n != round+1 {
+			t.Fatalf("%d after %d evictions", n, round)
+		}
+		eventually(t, "evicted", func() bool { return worker.Status().Resident == 0 })
+		if m := worker.Status().Memory; m != 0 {
+			t.Fatalf("nothing is resident and counts for %d bytes", m)
+		}
+	}
+}
+
+func TestAnObjectLargerThanTheMemoryBudgetWorks(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w", func(c *Config) { c.MemoryBytes = 1 << 20 })
+	env := NewClient(worker).With(t.Context())
+	big := registers.Get("big")
+	for i := range 40 {
+		must(Call(env, big, (*register).Fill, fill{i * 500, 500, 200}))(t)
+		eventually(t, "under the budget", func() bool { return worker.Status().Memory < 2<<20 })
+	}
+	if n := must(Read(env, big, (*register).CountItems, nil))(t); n != 20000 {
+		t.Errorf("%d items", n)
+	}
+	worker.Kill()
+	env = NewClient(w.worker("w")).With(t.Context()) // its store is empty
+	if n := must(Read(env, big, (*register).CountItems, nil))(t); n != 20000 {
+		t.Errorf("%d items after replay", n)
+	}
+}
+
+func TestAnObjectWithoutWorkHasNoGoroutine(t *testing.T) {
+	w := newServer(t)
+	worker := w.worker("w")
+	env := NewClient(worker).With(t.Context())
+	for i := range 200 {
+		must(Call(env, registers.Get(fmt.Sprint(i)), (*register).Add, 1))(t)
+	}
+	for p := range worker.epochs {
+		ep := worker.epochs[p].Load()
+		for _, o := range ep.objects {
+			eventually(t, "asleep", func() bool { _, idle := o.idle(); return idle })
+		}
+	}
+}
+
+func TestFullMailboxAnswersOverloadedAndServesTheRest(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	small := registers
+	small.Limits.Queue = 3
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{small} })
+	w.ready(worker)
+	began, release := block(t, "full")
+	results := make(chan error, 5)
+	call := func() {
+		_, err := worker.Do(t.Context(), Request{Class: "register", Name: "full", Method: "block", Body: []byte("1")})
+		results <- err
+	}
+	go call()
+	<-began
+	o := residentObject(worker, "register", "full")
+	for i := range 3 {
+		go call()
+		eventually(t, "queued", func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.queue) == i+1 })
+	}
+	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "full", Method: "block", Body: []byte("1")})
+	if e := wantCode(t, err, Overloaded, "3 requests wait"); e.RetryAfter == 0 || !e.Overloaded() {
+		t.Errorf("%+v", e)
+	}
+	other := must(worker.Do(t.Context(), Request{Class: "register", Name: "other", Method: "add", Body: []byte("1")}))(t)
+	if string(other.Body) != "1" {
+		t.Errorf("another object answers %s", other.Body)
+	}
+	go func() {
+		for range 3 {
+			<-began
+		}
+	}()
+	close(release)
+	for range 4 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := worker.queued.Load(); n != 0 {
+		t.Errorf("%d bytes still count as queued", n)
+	}
+}
+
+// block makes the object's Block method tell when it begins and wait to be released.
+func block(t *testing.T, name string) (began, release chan struct{}) {
+	began, release = make(chan struct{}), make(chan struct{})
+	gates.Store(name, [2]chan struct{}{began, release})
+	t.Cleanup(func() { gates.Delete(name) })
+	return began, release
+}
+
+func residentObject(w *Worker, class, name string) *object {
+	ep := w.epochs[partitionOf(class, name)].Load()
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	return ep.objects[snapshot.ID(class+"."+wire.Escape(name))]
+}
+
+func TestAStuckMethodIsGivenUpAndTheObjectGoesOn(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	short := registers
+	short.Limits.Turn = 20 * time.Millisecond
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{short} })
+	w.ready(worker)
+	began, release := block(t, "stuck")
+	result := make(chan error, 1)
+	go func() {
+		_, err := worker.Do(t.Context(), Request{Class: "register", Name: "stuck", Method: "block", Body: []byte("100")})
+		result <- err
+	}()
+	<-began
+	wantCode(t, <-result, Timeout, "nothing changed")
+	r := must(worker.Do(t.Context(), Request{Class: "register", Name: "stuck", Method: "add", Body: []byte("1")}))(t)
+	close(release) // the method goes on, panics at its dead Ctx and reaches nothing
+	if string(r.Body) != "1" {
+		t.Errorf("answers %s", r.Body)
+	}
+	r = must(worker.Do(t.Context(), Request{Class: "register", Name: "stuck", Method: "add", Body: []byte("1")}))(t)
+	if string(r.Body) != "2" {
+		t.Errorf("answers %s", r.Body)
+	}
+}
+
+func TestARequestBeyondItsDeadlineIsNotRun(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"), Deadline: time.Now().Add(-time.Second)})
+	wantCode(t, err, Timeout, "not begun by its deadline")
+	r := must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t)
+	if string(r.Body) != "0" || r.Version != 0 {
+		t.Errorf("%s at %d", r.Body, r.Version)
+	}
+}
+
+func TestBadRequestsAreRefusedClearly(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	big := strings.Repeat("x", ValueBytesMax)
+	for name, c := range map[string]struct {
+		r    Request
+		code Code
+		says string
+	}{
+		"no class":       {Request{Class: "counter", Name: "a", Method: "add"}, NotFound, `no class "counter"; there are: ledger, register`},
+		"no method":      {Request{Class: "register", Name: "a", Method: "sub"}, NotFound, `has no method "sub"; it has: add, block`},
+		"no name":        {Request{Class: "register", Method: "add"}, Invalid, "name is empty"},
+		"long name":      {Request{Class: "register", Name: strings.Repeat("n", 513), Method: "add"}, Invalid, "513 bytes; want at most 512"},
+		"not UTF-8":      {Request{Class: "register", Name: "\xff", Method: "add"}, Invalid, "is not UTF-8"},
+		"wrong JSON":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte("{")}, Invalid, "argument of add: unexpected"},
+		"wrong type":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`"one"`)}, Invalid, "cannot unmarshal string"},
+		"two values":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`1 2`)}, Invalid, "more behind the JSON value"},
+		"unknown field":  {Request{Class: "register", Name: "a", Method: "set", Body: []byte(`{"Keyy":"a"}`)}, Invalid, `unknown field "Keyy"`},
+		"large body":     {Request{Class: "register", Name: "a", Method: "write", Body: make([]byte, BodyBytesMax+1)}, TooLarge, "1048577 bytes; at most 1048576"},
+		"large value":    {Request{Class: "register", Name: "a", Method: "write", Body: []byte(`"` + big[:BodyBytesMax-10] + `"`)}, "", ""},
+		"large commit":   {Request{Class: "register", Name: "a", Method: "fill", Body: []byte(`{"N":12,"Bytes":1000000}`)}, TooLarge, "make a record of"},
+		"larger value":   {Request{Class: "register", Name: "a", Method: "fill", Body: []byte(`{"N":1,"Bytes":1048576}`)}, TooLarge, "has 1048578 bytes; at most 1048576"},
+		"long key":       {Request{Class: "register", Name: "a", Method: "set", Body: []byte(`{"Key":"` + big[:3000] + `"}`)}, TooLarge, "at most 2048"},
+		"long id":        {Request{Class: "register", Name: "a", Method: "add", ID: big[:257]}, Invalid, "257 bytes; at most 256"},
+		"circle":         {Request{Class: "register", Name: "a", Method: "add", Chain: []string{"register/a", "ledger/x"}}, Conflict, "register/a -> ledger/x -> register/a"},
+		"read that adds": {Request{Class: "register", Name: "a", Method: "add", Read: true}, Invalid, "is no read"},
+		"no HTTP":        {Request{Class: "ledger", Name: "a", HTTP: &HTTPRequest{Method: "GET", URL: "/"}}, NotFound, "has no OnHTTP"},
+	} {
+		_, err := worker.Do(t.Context(), c.r)
+		if c.code == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if e, ok := errors.AsType[*Error](err); !ok || e.Code != c.code || !strings.Contains(e.Error(), c.says) {
+			t.Errorf("%s: %.300v\nwant %s: %s", name, err, c.code, c.says)
+		}
+	}
+	r := must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t)
+	if r.Version != 1 { // the large value that fits
+		t.Errorf("version %d", r.Version)
+	}
+}
+
+func TestAReadThatSawAnUnacknowledgedChangeWaitsForIt(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	held := make(chan func(), 10)
+	var hold sync.Mutex
+	holding := false
+	worker := w.worker("w", func(c *Config) {
+		c.Durable = func(_ string, _ journal.Seq, open func()) { // "acknowledged" and "durable" are not the same
+			hold.Lock()
+			defer hold.Unlock()
+			if holding {
+				held <- open
+				return
+			}
+			open()
+		}
+	})
+	w.ready(worker)
+	must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1")}))(t)
+	hold.Lock()
+	holding = true
+	hold.Unlock()
+	type result struct {
+		r   Reply
+		err error
+	}
+	ask := func(method, body string) chan result {
+		c := make(chan result, 1)
+		worker.submit(t.Context(), Request{Class: "register", Name: "a", Method: method, Body: []byte(body)}, func(r Reply, err error) { c <- result{r, err} })
+		return c
+	}
+	write, read, peek := ask("add", "1"), ask("value", ""), ask("peek", "")
+	open := <-held
+	o := residentObject(worker, "register", "a")
+	eventually(t, "all at the gate", func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.waiters) == 3 })
+	for _, c := range []chan result{write, read, peek} {
+		select {
+		case r := <-c:
+			t.Fatalf("answered %s before the change is durable", r.r.Body)
+		default:
+		}
+	}
+	open()
+	for _, c := range []chan result{write, read, peek} {
+		if r := <-c; r.err != nil || string(r.r.Body) != "2" {
+			t.Errorf("%s, %v", r.r.Body, r.err)
+		}
+	}
+}
+
+// caller calls another object after it changed itself.
+type caller struct{}
+
+var callers = Class[caller]{Name: "caller"}
+
+func (*caller) Forward(ctx *Ctx, to string) (int64, error) {
+	total.Put(ctx, total.Get(ctx)+1)
+	a, err := Call(ctx, registers.Get(to), (*register).Add, 1)
+	if err != nil {
+		return 0, err
+	}
+	b, err := Call(ctx, registers.Get(to), (*register).Add, 10)
+	return a + b, err
+}
+
+func (*caller) Myself(ctx *Ctx, _ None) (int64, error) {
+	return Call(ctx, callers.Get(ctx.Name()), (*caller).Forward, "x")
+}
+
+func (*caller) Fails(ctx *Ctx, to string) (int64, error) {
+	if _, err := Call(ctx, registers.Get(to), (*register).Add, 1); err != nil {
+		return 0, err
+	}
+	return 0, Errorf(Refused, "after the call")
+}
+
+func (*caller) Sum(v View, to string) (int64, error) {
+	return Read(v, registers.Get(to), (*register).Value, nil)
+}
+
+func TestCallsBetweenObjectsApplyOnceWhenRepeated(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w", func(c *Config) { c.Classes = append(c.Classes, callers) })
+	env := NewClient(worker).With(t.Context())
+	for range 2 { // the repeat gets recorded replies all the way
+		if n := must(Call(env, callers.Get("c"), (*caller).Forward, "r", RequestID("once")))(t); n != 12 {
+			t.Errorf("%d", n)
+		}
+	}
+	for range 2 { // a turn that fails changed nothing of its own and runs again: the callee's effect stands, once
+		_, err := Call(env, callers.Get("c"), (*caller).Fails, "r", RequestID("again"))
+		wantCode(t, err, Refused)
+	}
+	if n := must(Read(env, callers.Get("c"), (*caller).Sum, "r"))(t); n != 12 {
+		t.Errorf("%d", n)
+	}
+	_, err := Call(env, callers.Get("c"), (*caller).Myself, nil)
+	wantCode(t, err, Conflict, "caller/c -> caller/c")
+	entries, _, err := worker.Journal(t.Context(), "register", "r", 0, 0)
+	if err != nil || len(entries) != 3 || entries[0].ID != "once/1" || entries[1].ID != "once/2" || entries[2].ID != "again/1" || entries[0].Caller.Claimed != "caller/c" {
+		t.Errorf("%+v, %v", entries, err)
+	}
+}
+
+func TestHTTPRepliesAreRecordedToTheByte(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := snapshot.NewMemory()
+	worker := w.worker("w", func(c *Config) { c.Store = store })
+	post := Request{Class: "register", Name: "a", HTTP: &HTTPRequest{Method: "POST", URL: "/register/a", Header: http.Header{}}, ID: "p1"}
+	first := must(NewClient(worker).Do(t.Context(), post))(t)
+	if string(first.Body) != "{\"count\":1}\n" || first.Status != 200 || first.Header.Get("Content-Type") != "application/json" || first.Replayed {
+		t.Errorf("%+v", first)
+	}
+	worker.Kill()
+	again := must(NewClient(w.worker("w")).Do(t.Context(), post))(t)
+	if string(again.Body) != string(first.Body) || again.Version != first.Version || !again.Replayed || again.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("%+v", again)
+	}
+}
+
+func TestWhenTheDiskIsFullReadsGoOn(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w", func(c *Config) { c.MayWrite = func() error { return errors.New("3 bytes are free") } })
+	w.ready(worker)
+	eventually(t, "full", func() bool { return worker.Status().DiskFull != "" })
+	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1")})
+	if e := wantCode(t, err, Full, "3 bytes are free"); e.RetryAfter == 0 {
+		t.Error("no Retry-After")
+	}
+	must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t)
+}
+
+func TestACallerThatGivesUpIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	began, release := block(t, "left")
+	ctx, leave := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() {
+		_, err := worker.Do(ctx, Request{Class: "register", Name: "left", Method: "block", Body: []byte("5")})
+		result <- err
+	}()
+	<-began
+	leave()
+	wantCode(t, <-result, UnknownOutcome)
+	close(release)
+	eventually(t, "the turn ends", func() bool {
+		r, err := worker.Do(t.Context(), Request{Class: "register", Name: "left", Method: "value"})
+		return err == nil && string(r.Body) == "5"
+	})
+}
