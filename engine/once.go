@@ -122,7 +122,7 @@ func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, now tim
 			return nil, fmt.Errorf("kept reply of request %q: %w", own, err)
 		}
 	}
-	if a.Order+o.keepMax <= o.ids || a.At.Add(o.keep).Before(now) {
+	if a.Order+o.keepMax < o.ids || a.At.Add(o.keep).Before(now) {
 		return nil, nil // forgotten, whether or not it has been removed already
 	}
 	return a, nil
@@ -304,7 +304,7 @@ func (o *once) prune(store snapshot.Reader, id snapshot.ID, now time.Time, n int
 				return nil, fmt.Errorf("snapshot of %s: %s: %w", id, key, err)
 			}
 		}
-		if order+o.keepMax > o.ids && raw != nil && !a.At.Add(o.keep).Before(now) {
+		if order+o.keepMax >= o.ids && raw != nil && !a.At.Add(o.keep).Before(now) {
 			break // it is kept, and so are all later ones
 		}
 		remove(e.Key)

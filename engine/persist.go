@@ -178,6 +178,10 @@ func (o *object) snapshotStored(b base, last journal.Seq, parts, size int, err e
 	s.base.Snaps[0] = snapAt{First: last - journal.Seq(parts-1), Covers: b.Seq, Bytes: size}
 	s.base.Records -= b.Records
 	s.base.Bytes -= b.Bytes
+	if err := s.saveBase(o.ep.w.store); err != nil {
+		_ = o.ep.w.storeFailed(err)
+		return
+	}
 	if o.class.Limits.Purge {
 		o.purge()
 	}

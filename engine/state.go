@@ -326,6 +326,15 @@ func (s *state) flush(store snapshot.Store, b base, folded []byte) error {
 	return nil
 }
 
+// saveBase writes what changed in the base beside the position: where the snapshot records are.
+func (s *state) saveBase(store snapshot.Store) error {
+	meta, err := json.Marshal(s.base)
+	if err != nil {
+		return fmt.Errorf("snapshot of %s: %w", s.id, err)
+	}
+	return store.Apply(s.id, snapshot.Batch{Entries: []snapshot.Entry{{Space: snapshot.Meta, Value: meta}}})
+}
+
 // settle drops what the store has now.
 func (s *state) settle(n int, b base) {
 	for _, c := range s.tail[:n] {

@@ -19,6 +19,10 @@ type witness struct {
 	Acked    journal.Seq     `json:"acked"`     // the highest position that is known to have been stored
 	Life     uint64          `json:"life"`      // grows when a loss is accepted
 	Accepted *Acceptance     `json:"accepted,omitempty"`
+
+	// Alarm is what a snapshot knew that the stream does not have. It was seen under an epoch, whose fillers had already
+	// lifted the stream, so it would not be seen again.
+	Alarm *WentBackError `json:"alarm,omitempty"`
 }
 
 // Acceptance says which loss of a partition's journal was accepted last.
@@ -42,11 +46,11 @@ func (w witness) encode() []byte {
 // WentBackError is the alarm "journal went back": a witness knows of something that the stream does not have. The
 // partition serves nothing until the loss is accepted ([AcceptJournal]).
 type WentBackError struct {
-	Stream    string
-	Partition int
-	Known     journal.Seq // what the witness knows
-	Have      journal.Seq // where the stream ends, or what it has there
-	Witness   string
+	Stream    string      `json:"stream"`
+	Partition int         `json:"partition"`
+	Known     journal.Seq `json:"known"` // what the witness knows
+	Have      journal.Seq `json:"have"`  // where the stream ends, or what it has there
+	Witness   string      `json:"witness"`
 }
 
 func (e *WentBackError) Error() string {
@@ -86,6 +90,8 @@ func (s *session) compare(ctx context.Context, log journal.Log, p int, w witness
 		return back("this worker", own, end)
 	}
 	switch {
+	case w.Alarm != nil:
+		return w.Alarm
 	case w.Acked > end:
 		return back(key, w.Acked, end)
 	case w.EpochSeq == 0:
@@ -137,17 +143,17 @@ func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq
 	return nil
 }
 
-// raise makes the witness know of a position that another witness, a snapshot, knows.
-func (s *session) raise(p int, known journal.Seq) {
+// raise makes the witness keep an alarm that a snapshot gave.
+func (s *session) raise(alarm *WentBackError) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
 	defer cancel()
-	w, rev, err := s.readWitness(ctx, p)
-	if err == nil && w.Acked < known {
-		w.Acked = known
-		_, err = s.js.Meta().Put(ctx, partKey(p), w.encode(), rev)
+	w, rev, err := s.readWitness(ctx, alarm.Partition)
+	if err == nil && w.Alarm == nil {
+		w.Alarm = alarm
+		_, err = s.js.Meta().Put(ctx, partKey(alarm.Partition), w.encode(), rev)
 	}
 	if err != nil {
-		s.w.log.Error("witness not written", "partition", p, "known", known, "err", err)
+		s.w.log.Error("alarm not kept", "alarm", alarm, "err", err)
 	}
 }
 

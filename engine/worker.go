@@ -179,9 +179,9 @@ func (w *Worker) alarm(p int, err error) {
 	}
 }
 
-// alarm ends the epoch, after the witness knows what the snapshot knew: the next one is not begun before that is accepted.
+// alarm ends the epoch, after the witness knows it: the next one is not begun before that is accepted.
 func (ep *epoch) alarm(err *WentBackError) {
-	ep.ses.raise(ep.p, err.Known)
+	ep.ses.raise(err)
 	ep.w.alarm(ep.p, err)
 	ep.end(err)
 }

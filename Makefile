@@ -1,0 +1,48 @@
+# Tools are pinned here and run through the Go module cache; nothing is installed.
+STATICCHECK  := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCILINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# The race detector needs a C compiler. Go leaves cgo on only where it finds one.
+RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+
+# The longest that the tests of one package may take on two cores.
+TIMEOUT := 10m
+
+# How often `make race` repeats the tests.
+COUNT := 5
+
+.DEFAULT_GOAL := help
+.PHONY: help run test race bench lint fmt check
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## start everything in one process; data in ./data
+	go run ./cmd/perdure dev $(ARGS)
+
+test: ## vet and test everything, with the race detector where there is a C compiler
+	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
+	go vet ./...
+	go test $(RACE) -timeout $(TIMEOUT) ./...
+
+race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
+	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
+
+# Only packages that have benchmarks, so that the others are not built for nothing.
+bench: ## run the benchmarks, with allocations
+	@packages=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
+	if [ -z "$$packages" ]; then echo "no benchmarks"; exit 0; fi; \
+	go test -run='^$$' -bench=. -benchmem $$packages
+
+# Without ST1005: an error about a field of a Config begins with the field's name, as it is written.
+lint: ## gofmt, vet, staticcheck, golangci-lint (the first time it builds them, which takes minutes)
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt does it):"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) -checks inherit,-ST1005 ./...
+	go run $(GOLANGCILINT) run
+
+fmt: ## format all Go files
+	gofmt -w .
+
+check: lint test ## everything that has to pass before a commit
+	go mod tidy -diff

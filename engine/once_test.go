@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// TestARepeatGetsTheSameBytes repeats requests wherever the first run's reply may be by then.
+func TestARepeatGetsTheSameBytes(t *testing.T) {
+	t.Parallel()
+	idle := registers
+	idle.Limits.Idle = time.Millisecond
+	long := Request{Class: "register", Name: "a", Method: "long", Body: []byte("5000"), ID: "long"}
+	short := Request{Class: "register", Name: "a", Method: "add", Body: []byte("5"), ID: "short"}
+	numbered := Request{Class: "register", Name: "a", Method: "long", Body: []byte("300"),
+		Session: &SessionNumber{Sender: strings.Repeat("0f", 16), N: 9, M: 9, Deadline: time.Now().Add(time.Hour)}}
+	requests := []Request{long, short, numbered}
+
+	for name, between := range map[string]func(w *world, worker *Worker, store **snapshot.Memory) *Worker{
+		"at once": func(_ *world, worker *Worker, _ **snapshot.Memory) *Worker { return worker },
+		"after eviction": func(w *world, worker *Worker, _ **snapshot.Memory) *Worker {
+			eventually(w.t, "evicted", func() bool { return worker.Status().Resident == 0 })
+			return worker
+		},
+		"after a kill": func(w *world, worker *Worker, store **snapshot.Memory) *Worker {
+			worker.Kill()
+			return nil
+		},
+		"after eviction, a kill and a wipe": func(w *world, worker *Worker, store **snapshot.Memory) *Worker {
+			eventually(w.t, "evicted", func() bool { return worker.Status().Resident == 0 })
+			worker.Kill()
+			*store = snapshot.NewMemory()
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newServer(t)
+			store := snapshot.NewMemory()
+			start := func() *Worker {
+				worker := w.worker("w", func(c *Config) { c.Classes, c.Store = []AnyClass{idle}, store })
+				w.ready(worker)
+				return worker
+			}
+			worker := start()
+			var first []Reply
+			for _, r := range requests {
+				first = append(first, must(worker.Do(t.Context(), r))(t))
+			}
+			for round := range 3 {
+				if worker = between(w, worker, &store); worker == nil {
+					worker = start()
+				}
+				for i, r := range requests {
+					again := must(worker.Do(t.Context(), r))(t)
+					if !bytes.Equal(again.Body, first[i].Body) || again.Version != first[i].Version || !again.Replayed {
+						t.Errorf("round %d, %s: version %d, replayed %v, %d bytes", round, r.requestID(), again.Version, again.Replayed, len(again.Body))
+					}
+					other := r
+					other.Body = []byte("6")
+					_, err := worker.Do(t.Context(), other)
+					wantCode(t, err, IDReused, "was used for another request")
+				}
+			}
+			if r := must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t); string(r.Body) != "7" || r.Version != 3 {
+				t.Errorf("%s at %d", r.Body, r.Version)
+			}
+		})
+	}
+}
+
+func TestARepeatInFlightJoinsTheFirst(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	began, release := block(t, "join")
+	results := make(chan Reply, 3)
+	for range 3 {
+		go func() {
+			r, err := worker.Do(t.Context(), Request{Class: "register", Name: "join", Method: "block", Body: []byte("7"), ID: "x"})
+			if err != nil {
+				t.Error(err)
+			}
+			results <- r
+		}()
+	}
+	<-began
+	close(release)
+	replayed := 0
+	for range 3 {
+		r := <-results
+		if string(r.Body) != "7" || r.Version != 1 {
+			t.Errorf("%s at %d", r.Body, r.Version)
+		}
+		if r.Replayed {
+			replayed++
+		}
+	}
+	if replayed != 2 {
+		t.Errorf("%d of 3 are repeats", replayed)
+	}
+}
+
+func TestTurnsWithoutChangesRunAgain(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	peek := Request{Class: "register", Name: "a", Method: "peek", ID: "same"}
+	for want := range 3 {
+		if r := must(worker.Do(t.Context(), peek))(t); string(r.Body) != fmt.Sprint(want) || r.Replayed {
+			t.Errorf("%s, replayed %v", r.Body, r.Replayed)
+		}
+		must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1")}))(t)
+	}
+}
+
+func TestNumbersBelowTheMarkAreNotRun(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	call := func(n, m uint64) (Reply, error) {
+		return worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"),
+			Session: &SessionNumber{Sender: strings.Repeat("ab", 16), N: n, M: m, Deadline: time.Now().Add(time.Hour)}})
+	}
+	must(call(3, 1))(t)
+	must(call(1, 1))(t) // in any order
+	must(call(5, 4))(t) // 3 and 1 are settled
+	_, err := call(2, 1)
+	wantCode(t, err, Conflict, "below its mark 4")
+	_, err = call(3, 1) // a late mark counts for nothing
+	wantCode(t, err, Conflict, "below its mark 4")
+	must(call(4, 4))(t)
+	if r := must(call(5, 4))(t); !r.Replayed || string(r.Body) != "3" {
+		t.Errorf("%s", r.Body)
+	}
+}
+
+func TestUnconfirmedRepliesAreBounded(t *testing.T) {
+	t.Parallel()
+	o := newOnce(Limits{KeepIDs: time.Hour, KeepIDsMax: 10})
+	store, now := snapshot.NewMemory(), time.Now()
+	for n := range uint64(unansweredMax + 1) {
+		r := &Request{Session: &SessionNumber{Sender: "s", N: n + 1, M: 1, Deadline: now.Add(time.Minute)}}
+		a, err := o.find(store, "r.a", r, journal.Hash{}, now)
+		if n == unansweredMax {
+			wantCode(t, err, Limited, "1024 unconfirmed requests")
+			break
+		}
+		if a != nil || err != nil {
+			t.Fatal(n, a, err)
+		}
+		o.add(&commit{version: journal.Version(n + 1), Commit: journal.Commit{Session: r.Session}})
+	}
+	// The mark lets go of them, and so does the latest deadline.
+	o.add(&commit{version: 5000, Commit: journal.Commit{Session: &SessionNumber{Sender: "s", N: 2000, M: 1990, Deadline: now.Add(time.Minute)}}})
+	if o.kept != 1 {
+		t.Errorf("%d kept", o.kept)
+	}
+	o.expire(now.Add(2 * time.Minute))
+	if o.kept != 0 || len(o.senders) != 0 {
+		t.Errorf("%d kept", o.kept)
+	}
+}
+
+func TestOwnIDsAreForgottenByNumberAndAge(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	few := registers
+	few.Limits.KeepIDsMax, few.Limits.KeepIDs, few.Limits.Idle = 3, time.Hour, time.Millisecond
+	clock := &testClock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	store := snapshot.NewMemory()
+	worker := w.worker("w", func(c *Config) { c.Classes, c.Clock, c.Store = []AnyClass{few}, clock, store })
+	w.ready(worker)
+	add := func(id string) bool {
+		return must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"), ID: id}))(t).Replayed
+	}
+	for _, evict := range []bool{false, true} {
+		settle := func() {
+			if evict {
+				eventually(t, "evicted", func() bool { return worker.Status().Resident == 0 })
+			}
+		}
+		id := func(i int) string { return fmt.Sprint(evict, i) }
+		for i := range 4 {
+			add(id(i))
+		}
+		settle()
+		if !add(id(1)) || !add(id(3)) {
+			t.Error("one of the last three is forgotten")
+		}
+		settle()
+		if add(id(0)) { // the fourth last: runs again, and is the newest now
+			t.Error("more than three are kept")
+		}
+		settle()
+		clock.advance(2 * time.Hour)
+		if add(id(3)) {
+			t.Error("kept for more than its time")
+		}
+	}
+	eventually(t, "evicted", func() bool { return worker.Status().Resident == 0 })
+	n := 0
+	for range store.Scan("register.a", snapshot.Window, "i/", "i0", false) {
+		n++
+	}
+	if n > 4 { // the three, and what the next flush removes
+		t.Errorf("%d ids are in the store", n)
+	}
+}

@@ -1,0 +1,158 @@
+package natsbus
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
+)
+
+// queueGroup is where owners listen: each request goes to one of them.
+const queueGroup = "workers"
+
+// Limits of what waits in the NATS client for one subscription. What they bound is there only while the process gets no
+// time to run, and beyond them requests are dropped.
+const (
+	pendingMessagesMax = 1 << 20
+	pendingBytesMax    = 1 << 30
+)
+
+// passedOn counts the requests that came to a slot that is not their object's.
+var passedOn atomic.Uint64
+
+// PassedOn is how many requests of this process came to the wrong slot and were passed on to the right one. It grows when
+// somebody publishes to slots directly and computes them wrongly.
+func PassedOn() uint64 { return passedOn.Load() }
+
+// Listen takes the requests for the slots of a partition off NATS and gives them to serve, which must not block and calls
+// its second argument once, from any goroutine. When it returns the server knows of it. A request that cannot be
+// understood is refused without serve. One without a reply subject runs, and its answer is dropped.
+//
+// stop ends it all at once and does not wait: what the server had handed over and serve has not seen is dropped, without
+// an answer, and serve may be running still. Answers to what serve was given go out after stop as before.
+func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slog.Logger,
+	serve func(engine.Request, func(engine.Reply, error))) (stop func(), err error) {
+	in := &intake{answers{nc, ns, log}, serve}
+	var subs []*nats.Subscription
+	stop = func() {
+		for _, s := range subs {
+			_ = s.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
+		}
+	}
+	for slot := partition; slot < wire.Slots; slot += partitions {
+		s, err := nc.QueueSubscribe(ns.SlotCalls(slot), queueGroup, in.take)
+		if err == nil {
+			subs = append(subs, s)
+			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+		}
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("subscribe to slot %d: %w", slot, err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		stop()
+		return nil, fmt.Errorf("subscribe to partition %d: %w", partition, err)
+	}
+	return stop, nil
+}
+
+type intake struct {
+	answers
+	serve func(engine.Request, func(engine.Reply, error))
+}
+
+// take is called for every message, one at a time per slot.
+func (in *intake) take(m *nats.Msg) {
+	slot, class, token, method, _ := in.ns.SplitCall(m.Subject) // the subscription takes no other subjects
+	to := in.replyTo(m)
+	r, err := decode(class, token, method, m)
+	if err != nil {
+		in.fail(to, err)
+		return
+	}
+	if right := wire.Slot(class, token); right != slot {
+		in.passOn(m, right, class+"."+token+"."+method)
+		return
+	}
+	in.serve(r, func(reply engine.Reply, err error) {
+		if err != nil {
+			in.fail(to, err)
+		} else {
+			in.send(to, reply)
+		}
+	})
+}
+
+// passOn sends a request to the slot of its object, as it is.
+func (in *intake) passOn(m *nats.Msg, slot int, object string) {
+	subject := strings.TrimSuffix(in.ns.SlotCalls(slot), "*.*.*") + object
+	if n := passedOn.Add(1); n&(n-1) == 0 { // the 1st, 2nd, 4th and so on: a stray caller is seen, a busy one fills no log
+		in.log.Warn("request passed on to its slot", "from", m.Subject, "to", subject, "count", n)
+	}
+	err := in.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: m.Reply, Header: m.Header, Data: m.Data})
+	if err != nil {
+		in.fail(in.replyTo(m), engine.Errorf(engine.Invalid, "pass the request on from %s to %s: %w", m.Subject, subject, err))
+	}
+}
+
+// decode reads a request. Its errors are of type [*engine.Error] and name object and request as far as they are known.
+func decode(class, token, method string, m *nats.Msg) (r engine.Request, err error) {
+	r.Class, r.Method, r.Body = class, method, m.Data
+	if r.Name, err = wire.Unescape(token); err != nil {
+		return r, refusal(&r, misspelled(token, err))
+	}
+	size := m.Size() - len(m.Subject) - len(m.Reply) - len(m.Data)
+	switch {
+	case size > headerBytesMax:
+		err = engine.Errorf(engine.TooLarge, "the headers have %d bytes; at most %d", size, headerBytesMax)
+	case size > 0 && m.Header == nil: // how nats.go passes on what it could not read
+		err = engine.Errorf(engine.Invalid, "the headers cannot be read; want lines like those of HTTP")
+	default:
+		var v values
+		if v, err = collect(m.Header); err == nil {
+			err = v.parse(&r)
+		}
+	}
+	if err != nil {
+		return r, refusal(&r, err)
+	}
+	return r, nil
+}
+
+// misspelled says how a token should have been written, if that can be guessed.
+func misspelled(token string, err error) error {
+	if name, bad := url.PathUnescape(token); bad == nil && wire.CheckName(name) == nil {
+		return engine.Errorf(engine.Invalid, "the object's name token %q has another spelling; want %q", token, wire.Escape(name))
+	}
+	return engine.Errorf(engine.Invalid, "%w; a percent sign in a name is written %%25", err)
+}
+
+func refusal(r *engine.Request, err error) error {
+	e, ok := errors.AsType[*engine.Error](err)
+	if !ok {
+		return err
+	}
+	if r.Name != "" {
+		e.Object = cmp.Or(e.Object, r.Class+"/"+r.Name)
+	}
+	e.RequestID = cmp.Or(e.RequestID, requestID(r))
+	return e
+}
+
+// requestID is how logs and journals name a request.
+func requestID(r *engine.Request) string {
+	if r.ID == "" && r.Session != nil {
+		return r.Session.Sender + "-" + strconv.FormatUint(r.Session.N, 10)
+	}
+	return r.ID
+}

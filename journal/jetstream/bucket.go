@@ -1,0 +1,139 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/journal"
+)
+
+// bucket is the namespace's key-value bucket. Its stream has no direct gets, so what is read comes from the leader.
+type bucket struct {
+	api
+	name string
+}
+
+func (b *bucket) stream() string            { return "KV_" + b.name }
+func (b *bucket) subject(key string) string { return "$KV." + b.name + "." + key }
+
+// Get implements [journal.Meta]. A key that somebody deleted with another tool is not there, and its revision is that
+// of the deletion.
+func (b *bucket) Get(ctx context.Context, key string) ([]byte, journal.Seq, error) {
+	m, header, err := b.get(ctx, b.stream(), map[string]string{"last_by_subj": b.subject(key)})
+	if err != nil {
+		return nil, 0, fmt.Errorf("key %s: %w", key, err)
+	}
+	if op := header.Get("KV-Operation"); op == "DEL" || op == "PURGE" {
+		return nil, m.Seq, fmt.Errorf("key %s: deleted: %w", key, journal.ErrNotFound)
+	}
+	return m.Data, m.Seq, nil
+}
+
+// Put implements [journal.Meta].
+func (b *bucket) Put(ctx context.Context, key string, value []byte, rev journal.Seq) (journal.Seq, error) {
+	m := nats.NewMsg(b.subject(key))
+	m.Data = value
+	m.Header.Set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(uint64(rev), 10))
+	r, err := b.request(ctx, m)
+	if err != nil {
+		return 0, fmt.Errorf("put key %s: %w", key, err)
+	}
+	ack, err := parseAck(r.Data)
+	if err != nil {
+		return 0, fmt.Errorf("put key %s: %w", key, err)
+	}
+	return ack.Seq, nil
+}
+
+// Keys implements [journal.Meta].
+func (b *bucket) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for subject, err := range b.subjects(ctx, b.stream(), b.subject(">")) {
+			key := strings.TrimPrefix(subject, b.subject(""))
+			if err == nil && !strings.HasPrefix(key, prefix) {
+				continue
+			}
+			if !yield(key, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// subjects yields the subjects of a stream that match a pattern, page by page.
+func (a api) subjects(ctx context.Context, stream, pattern string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for offset := 0; ; {
+			var info struct {
+				Total int `json:"total"`
+				State struct {
+					Subjects map[string]uint64 `json:"subjects"`
+				} `json:"state"`
+			}
+			err := a.ask(ctx, "STREAM.INFO."+stream, map[string]any{"subjects_filter": pattern, "offset": offset}, &info)
+			if err != nil {
+				yield("", fmt.Errorf("subjects of stream %s: %w", stream, err))
+				return
+			}
+			for subject := range info.State.Subjects {
+				if !yield(subject, nil) {
+					return
+				}
+			}
+			offset += len(info.State.Subjects)
+			if len(info.State.Subjects) == 0 || offset >= info.Total {
+				return
+			}
+		}
+	}
+}
+
+// ack is the server's acknowledgement.
+type ack struct {
+	Stream string      `json:"stream"`
+	Seq    journal.Seq `json:"seq"`
+}
+
+// errNoAck is an answer that is no acknowledgement.
+var errNoAck = errors.New("not an acknowledgement")
+
+// parseAck reads an acknowledgement or the refusal in its place. The common form is read without reflection.
+func parseAck(data []byte) (ack, error) {
+	if a, ok := quickAck(data); ok {
+		return a, nil
+	}
+	var full struct {
+		ack
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &full); err != nil {
+		return ack{}, fmt.Errorf("%w: %.100q", errNoAck, data)
+	}
+	switch {
+	case full.Error != nil:
+		return ack{}, full.Error
+	case full.Stream == "" || full.Seq == 0:
+		return ack{}, fmt.Errorf("%w: %.100q", errNoAck, data)
+	}
+	return full.ack, nil
+}
+
+// quickAck reads {"stream":"objects-1","seq":42} and {"stream":"objects-1", "seq":42}.
+func quickAck(data []byte) (ack, bool) {
+	rest, ok := strings.CutPrefix(string(data), `{"stream":"`)
+	if !ok {
+		return ack{}, false
+	}
+	stream, rest, ok := strings.Cut(rest, `"`)
+	rest, ok2 := strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(rest, ","), " "), `"seq":`)
+	number, ok3 := strings.CutSuffix(strings.TrimSpace(rest), "}")
+	seq, err := strconv.ParseUint(number, 10, 64)
+	return ack{stream, journal.Seq(seq)}, ok && ok2 && ok3 && err == nil && seq > 0
+}

@@ -1,0 +1,271 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"github.com/perdure/perdure/journal"
+)
+
+// log is a partition's stream.
+type log struct {
+	api
+	name string
+}
+
+// Stream implements [journal.Log].
+func (l *log) Stream() string { return l.name }
+
+// Last implements [journal.Reader].
+func (l *log) Last(ctx context.Context, subject string) (journal.Message, error) {
+	m, _, err := l.get(ctx, l.name, map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return m, fmt.Errorf("stream %s: last on %s: %w", l.name, subject, err)
+	}
+	return m, nil
+}
+
+// At implements [journal.Reader].
+func (l *log) At(ctx context.Context, seq journal.Seq) (journal.Message, error) {
+	m, _, err := l.get(ctx, l.name, map[string]uint64{"seq": uint64(seq)})
+	if err != nil {
+		return m, fmt.Errorf("stream %s: sequence %d: %w", l.name, seq, err)
+	}
+	return m, nil
+}
+
+// Range implements [journal.Log].
+func (l *log) Range(ctx context.Context) (first, last journal.Seq, err error) {
+	var info struct {
+		State struct {
+			First uint64 `json:"first_seq"`
+			Last  uint64 `json:"last_seq"`
+		} `json:"state"`
+	}
+	if err := l.ask(ctx, "STREAM.INFO."+l.name, nil, &info); err != nil {
+		return 0, 0, fmt.Errorf("stream %s: %w", l.name, err)
+	}
+	return journal.Seq(info.State.First), journal.Seq(info.State.Last), nil
+}
+
+// Purge implements [journal.Log].
+func (l *log) Purge(ctx context.Context, subject string, before journal.Seq) error {
+	if before <= 1 {
+		return nil // the server takes 0 and 1 for "all"
+	}
+	if err := l.ask(ctx, "STREAM.PURGE."+l.name, map[string]any{"filter": subject, "seq": before}, nil); err != nil {
+		return fmt.Errorf("stream %s: purge %s: %w", l.name, subject, err)
+	}
+	return nil
+}
+
+// Subjects implements [journal.Log].
+func (l *log) Subjects(ctx context.Context, pattern string) iter.Seq2[string, error] {
+	return l.subjects(ctx, l.name, pattern)
+}
+
+// ours are the headers of a stored message that are not the server's.
+func ours(h nats.Header) journal.Header {
+	var out journal.Header
+	for name, values := range h {
+		if !strings.HasPrefix(name, "Nats-") && len(values) > 0 && name != "Status" && name != "Description" {
+			if out == nil {
+				out = journal.Header{}
+			}
+			out[name] = values[0]
+		}
+	}
+	return out
+}
+
+// Answers of a direct get that are no messages.
+const (
+	statusEnd      = "204" // the end of a batch
+	statusNotFound = "404"
+	noResults      = "No Results" // none of the subjects of a multi_last has a message; another 404 is damage
+)
+
+// direct asks for messages with one direct get and calls each for every message that comes. It returns the headers of
+// the answer that ended it. Any replica of the stream may answer.
+func (l *log) direct(ctx context.Context, question any, each func(journal.Message)) (end nats.Header, err error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	body, err := json.Marshal(question)
+	if err != nil {
+		return nil, err
+	}
+	inbox := l.nc.NewRespInbox()
+	sub, err := l.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // of a connection that has ended it does not matter
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	if err := l.nc.PublishRequest("$JS.API.DIRECT.GET."+l.name, inbox, body); err != nil {
+		return nil, err
+	}
+	last := "0"
+	for {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("stream %s: direct get: %w", l.name, err)
+		}
+		if status := m.Header.Get("Status"); status != "" {
+			if status == statusEnd && m.Header.Get("Nats-Last-Sequence") != last {
+				return nil, fmt.Errorf("stream %s: a message is missing in the answer: %w", l.name, journal.ErrDamaged)
+			}
+			return m.Header, nil
+		}
+		// Each message names the one before it in this answer, so a gap shows.
+		if before := m.Header.Get("Nats-Last-Sequence"); before != last {
+			return nil, fmt.Errorf("stream %s: a message is missing in the answer: %w", l.name, journal.ErrDamaged)
+		}
+		last = m.Header.Get("Nats-Sequence")
+		seq, err := strconv.ParseUint(last, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("stream %s: direct get: sequence: %w", l.name, err)
+		}
+		at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+		if err != nil {
+			return nil, fmt.Errorf("stream %s: direct get: time: %w", l.name, err)
+		}
+		each(journal.Message{Subject: m.Header.Get("Nats-Subject"), Header: ours(m.Header), Data: m.Data, Seq: journal.Seq(seq), Time: at})
+	}
+}
+
+// Tails implements [journal.Reader]. It asks again while the replica that answers is behind.
+func (l *log) Tails(ctx context.Context, atLeast journal.Seq, subjects ...string) ([]journal.Message, journal.Seq, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		var tails []journal.Message
+		end, err := l.direct(ctx, map[string]any{"multi_last": subjects}, func(m journal.Message) { tails = append(tails, m) })
+		if err != nil {
+			return nil, 0, err
+		}
+		upTo, err := l.upTo(ctx, end)
+		if err != nil {
+			return nil, 0, err
+		}
+		if upTo >= atLeast {
+			return tails, upTo, nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, 0, fmt.Errorf("stream %s answers as of %d and not of %d: %w", l.name, upTo, atLeast, ctx.Err())
+		}
+	}
+}
+
+// upTo is the position that the answer to a multi_last is true at. An answer without messages does not say: it proves
+// nothing of anything, so it counts as of position 0.
+func (l *log) upTo(_ context.Context, end nats.Header) (journal.Seq, error) {
+	switch status, why := end.Get("Status"), end.Get("Description"); {
+	case status == statusNotFound && why == noResults:
+		return 0, nil
+	case status == statusNotFound:
+		return 0, fmt.Errorf("stream %s: %s: %w", l.name, why, journal.ErrDamaged)
+	case status != statusEnd:
+		return 0, fmt.Errorf("stream %s: direct get: %s %s", l.name, status, why)
+	}
+	seq, err := strconv.ParseUint(end.Get("Nats-UpTo-Sequence"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: direct get: Nats-UpTo-Sequence: %w", l.name, err)
+	}
+	return journal.Seq(seq), nil
+}
+
+// One direct get of Read brings so much at most.
+const (
+	readMessages = 256
+	readBytes    = 4 << 20
+)
+
+// Read implements [journal.Reader].
+func (l *log) Read(ctx context.Context, subject string, from journal.Seq) iter.Seq2[journal.Message, error] {
+	return func(yield func(journal.Message, error) bool) {
+		for next := max(from, 1); ; {
+			var batch []journal.Message
+			end, err := l.direct(ctx, map[string]any{"next_by_subj": subject, "seq": next, "batch": readMessages, "max_bytes": readBytes},
+				func(m journal.Message) { batch = append(batch, m) })
+			if err == nil && end.Get("Status") == statusNotFound && len(batch) == 0 {
+				return // nothing from there on
+			}
+			if err == nil && end.Get("Status") != statusEnd {
+				err = fmt.Errorf("stream %s: direct get: %s %s", l.name, end.Get("Status"), end.Get("Description"))
+			}
+			if err != nil {
+				yield(journal.Message{}, err)
+				return
+			}
+			for _, m := range batch {
+				if !yield(m, nil) {
+					return
+				}
+				next = m.Seq + 1
+			}
+			if end.Get("Nats-Num-Pending") == "0" || len(batch) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Begin implements [journal.Log]: a batch as in ADR-50, whose first message carries the expectation.
+func (l *log) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
+	id := nuid.Next()
+	for i, m := range messages[:len(messages)-1] {
+		msg := batchMessage(m, id, i+1)
+		if i == 0 {
+			msg.Header.Set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(uint64(last), 10))
+		}
+		if err := l.nc.PublishMsg(msg); err != nil {
+			return 0, fmt.Errorf("stream %s: batch: %w", l.name, err)
+		}
+	}
+	commit := batchMessage(messages[len(messages)-1], id, len(messages))
+	commit.Header.Set(batchCommit, "1")
+	if len(messages) == 1 {
+		commit.Header.Set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(uint64(last), 10))
+	}
+	r, err := l.request(ctx, commit)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: batch: %w", l.name, err)
+	}
+	a, err := parseAck(r.Data)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: batch: %w", l.name, err)
+	}
+	if a.Stream != l.name {
+		return 0, fmt.Errorf("stream %s: batch: acknowledged by stream %q", l.name, a.Stream)
+	}
+	return a.Seq, nil
+}
+
+const (
+	batchID       = "Nats-Batch-Id"
+	batchSequence = "Nats-Batch-Sequence"
+	batchCommit   = "Nats-Batch-Commit"
+)
+
+func batchMessage(m journal.Message, id string, n int) *nats.Msg {
+	msg := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{batchID: {id}, batchSequence: {strconv.Itoa(n)}}}
+	for k, v := range m.Header {
+		msg.Header[k] = []string{v}
+	}
+	return msg
+}
+
+var errWriterClosed = errors.New("the writer is closed")

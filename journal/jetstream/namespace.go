@@ -1,0 +1,229 @@
+package jetstream
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// Namespace is what the key "namespace" of the bucket says: what was chosen when it was made.
+type Namespace struct {
+	Wire       int       `json:"wire"`       // version of the contract
+	ID         string    `json:"id"`         // 128 random bits: the namespace's life
+	Partitions int       `json:"partitions"` // how many streams; for ever
+	Replicas   int       `json:"replicas"`
+	Created    time.Time `json:"created"`
+}
+
+const (
+	wireVersion  = 1
+	namespaceKey = "namespace"
+
+	// DefaultPartitions is for one machine.
+	DefaultPartitions = 4
+)
+
+// Settings are what a namespace is made with. Zero is what it has, or the default if it is made now.
+type Settings struct {
+	Partitions int
+	Replicas   int
+}
+
+// SettingsError says that a stream or bucket is there with other settings than its namespace needs. Nothing is changed:
+// somebody may have had a reason.
+type SettingsError struct {
+	Stream      string
+	Differences []string
+}
+
+func (e *SettingsError) Error() string {
+	return fmt.Sprintf("stream %s has other settings than it needs: %s; change them back (nats stream edit), or use another namespace",
+		e.Stream, strings.Join(e.Differences, "; "))
+}
+
+// Open makes the session's namespace if it is not there, and checks all of it if it is. The key that says that it is
+// there is written last, so one that was made in part is completed. From then on a stream that is missing is refused
+// (ErrMissing), never made anew: it would look like a journal without records.
+func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
+	js, err := jetstream.New(s.main)
+	if err != nil {
+		return Namespace{}, err
+	}
+	if err := s.openBucket(ctx, js, want); err != nil {
+		return Namespace{}, err
+	}
+	value, _, err := s.Meta().Get(ctx, namespaceKey)
+	if errors.Is(err, journal.ErrNotFound) {
+		return s.create(ctx, js, want)
+	}
+	if err != nil {
+		return Namespace{}, err
+	}
+	var ns Namespace
+	if err := json.Unmarshal(value, &ns); err != nil {
+		return ns, fmt.Errorf("key %s: %w", namespaceKey, err)
+	}
+	switch {
+	case ns.Wire != wireVersion:
+		return ns, fmt.Errorf("namespace %q speaks version %d of the contract, this program %d", s.ns, ns.Wire, wireVersion)
+	case want.Partitions != 0 && want.Partitions != ns.Partitions:
+		return ns, fmt.Errorf("namespace %q was made with %d partitions, which is for ever; %d were asked for", s.ns, ns.Partitions, want.Partitions)
+	}
+	for p := range ns.Partitions {
+		if err := s.checkStream(ctx, js, s.streamConfig(p, ns)); err != nil {
+			return ns, err
+		}
+	}
+	return ns, nil
+}
+
+func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Settings) (Namespace, error) {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	ns := Namespace{Wire: wireVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC(),
+		Partitions: cmp.Or(want.Partitions, DefaultPartitions), Replicas: cmp.Or(want.Replicas, 1)}
+	if ns.Partitions < 1 || ns.Partitions > wire.Slots {
+		return ns, fmt.Errorf("%d partitions; want 1 to %d", ns.Partitions, wire.Slots)
+	}
+	for p := range ns.Partitions {
+		cfg := s.streamConfig(p, ns)
+		if _, err := js.CreateStream(ctx, cfg); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return ns, fmt.Errorf("make stream %s: %w", cfg.Name, err)
+		}
+		if err := s.checkStream(ctx, js, cfg); err != nil {
+			return ns, err
+		}
+	}
+	value, err := json.Marshal(ns)
+	if err != nil {
+		return ns, err
+	}
+	if _, err = s.Meta().Put(ctx, namespaceKey, value, 0); errors.Is(err, journal.ErrConflict) {
+		return s.Open(ctx, want) // another was first
+	}
+	return ns, err
+}
+
+// streamConfig is what a partition's stream must be. Every limit that could throw a message away is off, and new
+// messages are refused before old ones are dropped.
+func (s *Session) streamConfig(p int, ns Namespace) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:               s.ns.Stream(p),
+		Description:        fmt.Sprintf("journal of partition %d of %s; written by its owner alone", p, s.ns),
+		Subjects:           s.ns.StreamSubjects(p, ns.Partitions),
+		Retention:          jetstream.LimitsPolicy,
+		Discard:            jetstream.DiscardNew,
+		MaxMsgs:            -1,
+		MaxBytes:           -1,
+		MaxMsgsPerSubject:  -1,
+		MaxMsgSize:         -1,
+		MaxConsumers:       -1,
+		Storage:            jetstream.FileStorage,
+		Replicas:           ns.Replicas,
+		Duplicates:         100 * time.Millisecond, // the least there is: records carry no id
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+	}
+}
+
+// checkStream compares a stream with what it must be.
+func (s *Session) checkStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	stream, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
+			"restore it from a backup, or use the right server; it is not made anew, since its objects would begin from nothing", want.Name, s.ns, journal.ErrMissing)
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", want.Name, err)
+	}
+	have := stream.CachedInfo().Config
+	if diffs := differences(want, have); len(diffs) > 0 {
+		return &SettingsError{want.Name, diffs}
+	}
+	return nil
+}
+
+func differences(want, have jetstream.StreamConfig) (diffs []string) {
+	check := func(name string, want, have any) {
+		if want != have {
+			diffs = append(diffs, fmt.Sprintf("%s is %v and must be %v", name, have, want))
+		}
+	}
+	slices.Sort(want.Subjects)
+	slices.Sort(have.Subjects)
+	if !slices.Equal(want.Subjects, have.Subjects) {
+		diffs = append(diffs, fmt.Sprintf("subjects are %d (%s, …) and must be %d (%s, …)", len(have.Subjects), first(have.Subjects), len(want.Subjects), first(want.Subjects)))
+	}
+	check("retention", want.Retention, have.Retention)
+	check("discard", want.Discard, have.Discard)
+	check("max messages", want.MaxMsgs, have.MaxMsgs)
+	check("max bytes", want.MaxBytes, have.MaxBytes)
+	check("max age", want.MaxAge, have.MaxAge)
+	check("max messages per subject", want.MaxMsgsPerSubject, have.MaxMsgsPerSubject)
+	check("max message size", want.MaxMsgSize, have.MaxMsgSize)
+	check("storage", want.Storage, have.Storage)
+	check("replicas", want.Replicas, have.Replicas)
+	check("direct gets", want.AllowDirect, have.AllowDirect)
+	check("atomic publish", want.AllowAtomicPublish, have.AllowAtomicPublish)
+	check("compression", want.Compression, have.Compression)
+	check("no acknowledgements", want.NoAck, have.NoAck)
+	check("sealed", want.Sealed, have.Sealed)
+	check("republish", want.RePublish != nil, have.RePublish != nil)
+	check("mirror", want.Mirror != nil, have.Mirror != nil)
+	check("sources", len(want.Sources), len(have.Sources))
+	check("subject transform", want.SubjectTransform != nil, have.SubjectTransform != nil)
+	return diffs
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	return list[0]
+}
+
+// openBucket makes the bucket if it is not there. Its reads must come from the leader, so it has no direct gets.
+func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) error {
+	cfg := jetstream.StreamConfig{
+		Name:              "KV_" + s.ns.Bucket(),
+		Description:       fmt.Sprintf("leases and settings of %s", s.ns),
+		Subjects:          []string{"$KV." + s.ns.Bucket() + ".>"},
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgsPerSubject: 1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		Storage:           jetstream.FileStorage,
+		Replicas:          cmp.Or(want.Replicas, 1),
+		Duplicates:        100 * time.Millisecond,
+		AllowRollup:       true,
+		DenyDelete:        true,
+	}
+	stream, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if _, err = js.CreateStream(ctx, cfg); err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", s.ns.Bucket(), err)
+	}
+	if have := stream.CachedInfo().Config; have.AllowDirect || have.MaxMsgsPerSubject != 1 || have.Storage != cfg.Storage || have.MaxAge != 0 {
+		return &SettingsError{cfg.Name, []string{"a bucket of this namespace has file storage, a history of 1, no age limit and no direct gets"}}
+	}
+	return nil
+}

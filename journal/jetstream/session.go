@@ -1,0 +1,225 @@
+// Package jetstream is the journal on NATS JetStream: one stream per partition, and a key-value bucket. It speaks the
+// JetStream API over plain requests and publishes: the hot path needs its own replies (a helper that retries could
+// store records out of order), and reads must say whom they ask.
+package jetstream
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// Config says where a session connects.
+type Config struct {
+	URL       string        // of the servers; empty with nats.InProcessServer among the options
+	Options   []nats.Option // credentials, TLS, and the like, for both connections
+	Namespace wire.Subjects // default "objects"
+	Name      string        // of the connections, for people
+	Log       *slog.Logger  // default: none
+}
+
+// Session is a [journal.Session] with a server.
+type Session struct {
+	ns   wire.Subjects
+	log  *slog.Logger
+	main *nats.Conn // requests, replies and appends
+	meta *nats.Conn // the lease: nothing waits before it
+	once sync.Once
+	done chan struct{}
+}
+
+var _ journal.Session = (*Session)(nil)
+
+// Dial opens the two connections of a session. Neither connects again by itself.
+func Dial(ctx context.Context, cfg Config) (*Session, error) {
+	s := &Session{ns: cmp.Or(cfg.Namespace, wire.DefaultNamespace), log: cfg.Log, done: make(chan struct{})}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.main, err = s.connect(ctx, cfg, "main"); err != nil {
+		return nil, err
+	}
+	if s.meta, err = s.connect(ctx, cfg, "lease"); err != nil {
+		s.main.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Session) connect(ctx context.Context, cfg Config, use string) (*nats.Conn, error) {
+	options := append([]nats.Option{
+		nats.Name(cmp.Or(cfg.Name, "perdure") + " " + use),
+		nats.NoReconnect(),
+		nats.RetryOnFailedConnect(false),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, _ error) { s.end() }),
+		nats.ClosedHandler(func(*nats.Conn) { s.end() }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			// A slow consumer here is an alarm: the bounds of the mailboxes are below the pending limits.
+			s.log.Error("connection", "use", use, "subject", subject, "err", err)
+		}),
+	}, cfg.Options...)
+	if deadline, ok := ctx.Deadline(); ok {
+		options = append(options, nats.Timeout(time.Until(deadline)))
+	}
+	nc, err := nats.Connect(cfg.URL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", cmp.Or(cfg.URL, "the server in this process"), err)
+	}
+	return nc, nil
+}
+
+func (s *Session) end() { s.once.Do(func() { close(s.done) }) }
+
+// Conn is the main connection, for requests and replies.
+func (s *Session) Conn() *nats.Conn { return s.main }
+
+// Meta is the bucket, over the second connection.
+func (s *Session) Meta() journal.Meta { return &bucket{api{s.meta}, s.ns.Bucket()} }
+
+// Log is a partition's stream, over the main connection.
+func (s *Session) Log(p int) journal.Log { return &log{api{s.main}, s.ns.Stream(p)} }
+
+// Server is the id of the server's run.
+func (s *Session) Server() string { return s.main.ConnectedServerId() }
+
+// PayloadMax is the largest message that the server takes.
+func (s *Session) PayloadMax() int { return int(s.main.MaxPayload()) }
+
+// Done is closed when either connection has ended.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Close ends both connections.
+func (s *Session) Close() {
+	s.end()
+	s.main.Close()
+	s.meta.Close()
+}
+
+// api asks the JetStream API.
+type api struct{ nc *nats.Conn }
+
+// apiError is the server's refusal.
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string {
+	return fmt.Sprintf("server: %s (%d, %d)", e.Description, e.Code, e.ErrCode)
+}
+
+// Codes of the JetStream API that mean something here.
+const (
+	codeStreamNotFound  = 10059
+	codeMessageNotFound = 10037
+	codeWrongLast       = 10071 // expected last sequence or last subject sequence
+	codeWrongLastReplay = 10164 // the same on replicated streams
+)
+
+// Is makes the server's codes match the journal's errors.
+func (e *apiError) Is(target error) bool {
+	switch e.ErrCode {
+	case codeMessageNotFound:
+		return target == journal.ErrNotFound
+	case codeStreamNotFound:
+		return target == journal.ErrMissing
+	case codeWrongLast, codeWrongLastReplay:
+		return target == journal.ErrConflict
+	}
+	return false
+}
+
+// apiTimeout bounds a question to the API whose context has no deadline.
+const apiTimeout = 10 * time.Second
+
+func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, apiTimeout)
+}
+
+// ask sends a question to $JS.API and reads the answer into out.
+func (a api) ask(ctx context.Context, subject string, question, out any) error {
+	var body []byte
+	if question != nil {
+		var err error
+		if body, err = json.Marshal(question); err != nil {
+			return err
+		}
+	}
+	m, err := a.request(ctx, &nats.Msg{Subject: "$JS.API." + subject, Data: body})
+	if err != nil {
+		return err
+	}
+	var failed struct {
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &failed); err != nil {
+		return fmt.Errorf("answer of %s: %w", subject, err)
+	}
+	if failed.Error != nil {
+		return failed.Error
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(m.Data, out); err != nil {
+		return fmt.Errorf("answer of %s: %w", subject, err)
+	}
+	return nil
+}
+
+func (a api) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	r, err := a.nc.RequestMsgWithContext(ctx, m)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, fmt.Errorf("nobody answers on %s: %w", m.Subject, err)
+	}
+	return r, err
+}
+
+// storedMessage is a message as STREAM.MSG.GET tells it.
+type storedMessage struct {
+	Message struct {
+		Subject string    `json:"subject"`
+		Seq     uint64    `json:"seq"`
+		Header  []byte    `json:"hdrs"`
+		Data    []byte    `json:"data"`
+		Time    time.Time `json:"time"`
+	} `json:"message"`
+}
+
+// get reads one message from the stream's leader.
+func (a api) get(ctx context.Context, stream string, question any) (journal.Message, nats.Header, error) {
+	var out storedMessage
+	if err := a.ask(ctx, "STREAM.MSG.GET."+stream, question, &out); err != nil {
+		return journal.Message{}, nil, err
+	}
+	m := out.Message
+	header := nats.Header{}
+	if len(m.Header) > 0 {
+		var err error
+		if header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
+			return journal.Message{}, nil, fmt.Errorf("headers of message %d: %w", m.Seq, err)
+		}
+	}
+	return journal.Message{Subject: m.Subject, Seq: journal.Seq(m.Seq), Header: ours(header), Data: m.Data, Time: m.Time}, header, nil
+}

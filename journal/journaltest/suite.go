@@ -1,0 +1,384 @@
+package journaltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// Test is what every log must do. open returns what opens sessions with a namespace that is new, of two partitions.
+func Test(t *testing.T, open func(t *testing.T) (ns wire.Subjects, session func() journal.Session)) {
+	for name, test := range map[string]func(*bench){
+		"KeysChangeByCompareAndSet":            testMeta,
+		"BeginIsACompareAndSet":                testBegin,
+		"AppendsAreStoredWherePredicted":       testAppend,
+		"BatchesStandInThePipeline":            testBatch,
+		"AForeignMessageRefusesWhatIsBehindIt": testForeign,
+		"TheSubjectCheckRefuses":               testSubjectCheck,
+		"TheFenceRefusesAFullWindow":           testFence,
+		"ReadersSeeWhatIsStored":               testRead,
+		"LongReadsAreComplete":                 testLongRead,
+		"PurgeLeavesTheRest":                   testPurge,
+		"AClosedSessionRefuses":                testClosed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns, session := open(t)
+			s := session()
+			test(&bench{T: t, ns: ns, session: session, s: s, log: s.Log(0), answers: make(chan journal.Answer, 4*journal.Window)})
+		})
+	}
+}
+
+type bench struct {
+	*testing.T
+	ns      wire.Subjects
+	session func() journal.Session
+	s       journal.Session
+	log     journal.Log
+	answers chan journal.Answer
+}
+
+// subject is one of partition 0.
+func (b *bench) subject(name string) string { return fmt.Sprintf("%s.journal.0.c.%s", b.ns, name) }
+
+func (b *bench) message(name, data string) journal.Message {
+	return journal.Message{Subject: b.subject(name), Header: journal.Header{"Perdure-Epoch": "1 x"}, Data: []byte(data)}
+}
+
+func (b *bench) writer() journal.Writer {
+	b.Helper()
+	w, err := b.log.Writer(func(a journal.Answer) { b.answers <- a })
+	b.must(err)
+	b.Cleanup(w.Close)
+	return w
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) is(err, want error) {
+	b.Helper()
+	if !errors.Is(err, want) {
+		b.Errorf("error %v; want %v", err, want)
+	}
+}
+
+// want takes the answers to these positions, in whatever order they come.
+func (b *bench) want(outcome journal.Outcome, seqs ...journal.Seq) {
+	b.Helper()
+	got := map[journal.Seq]journal.Outcome{}
+	for range seqs {
+		select {
+		case a := <-b.answers:
+			if a.Outcome != journal.Stored && a.Err == nil {
+				b.Errorf("%d is %s and nothing says why", a.Seq, a.Outcome)
+			}
+			got[a.Seq] = a.Outcome
+		case <-time.After(10 * time.Second):
+			b.Fatalf("answers %v; want those of %v", got, seqs)
+		}
+	}
+	for _, seq := range seqs {
+		if o, ok := got[seq]; !ok || o != outcome {
+			b.Errorf("%d is %s (answered: %v); want %s", seq, o, ok, outcome)
+		}
+	}
+}
+
+func (b *bench) end() journal.Seq {
+	b.Helper()
+	_, last, err := b.log.Range(b.Context())
+	b.must(err)
+	return last
+}
+
+func (b *bench) read(subject string, from journal.Seq) (data []string) {
+	b.Helper()
+	for m, err := range b.log.Read(b.Context(), subject, from) {
+		b.must(err)
+		data = append(data, string(m.Data))
+	}
+	return data
+}
+
+func testMeta(b *bench) {
+	meta, ctx := b.s.Meta(), b.Context()
+	_, rev, err := meta.Get(ctx, "worker.a")
+	b.is(err, journal.ErrNotFound)
+	if rev != 0 {
+		b.Errorf("a key that is not there has revision %d", rev)
+	}
+	first, err := meta.Put(ctx, "worker.a", []byte("one"), 0)
+	b.must(err)
+	_, err = meta.Put(ctx, "worker.a", []byte("two"), 0)
+	b.is(err, journal.ErrConflict)
+	second, err := meta.Put(ctx, "worker.a", []byte("three"), first)
+	b.must(err)
+	_, err = meta.Put(ctx, "worker.a", []byte("four"), first)
+	b.is(err, journal.ErrConflict)
+	value, rev, err := meta.Get(ctx, "worker.a")
+	b.must(err)
+	if string(value) != "three" || rev != second || second <= first {
+		b.Errorf("%s at %d; it was put at %d, then %d", value, rev, first, second)
+	}
+	_, err = meta.Put(ctx, "worker.b", nil, 0)
+	b.must(err)
+	_, err = meta.Put(ctx, "part.0", nil, 0)
+	b.must(err)
+	var keys []string
+	for k, err := range meta.Keys(ctx, "worker.") {
+		b.must(err)
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	if diff := cmp.Diff([]string{"worker.a", "worker.b"}, keys); diff != "" {
+		b.Error(diff)
+	}
+}
+
+func testBegin(b *bench) {
+	epoch, fence := b.ns.Epoch(0), b.ns.Fence(0)
+	batch := func() []journal.Message {
+		return []journal.Message{{Subject: epoch, Header: journal.Header{"K": "v"}, Data: []byte("e")}, {Subject: fence}, {Subject: fence}}
+	}
+	_, err := b.log.Last(b.Context(), epoch)
+	b.is(err, journal.ErrNotFound)
+	end, err := b.log.Begin(b.Context(), 0, batch()...)
+	b.must(err)
+	if end != 3 || b.end() != 3 {
+		b.Errorf("ends at %d, %d", end, b.end())
+	}
+	_, err = b.log.Begin(b.Context(), 0, batch()...)
+	b.is(err, journal.ErrConflict)
+	_, err = b.log.Begin(b.Context(), 7, batch()...)
+	b.is(err, journal.ErrConflict)
+	if b.end() != 3 {
+		b.Errorf("a conflict stored something: the end is %d", b.end())
+	}
+	end, err = b.log.Begin(b.Context(), 1, batch()[0]) // a single one
+	b.must(err)
+	last, err := b.log.Last(b.Context(), epoch)
+	b.must(err)
+	if end != 4 || last.Seq != 4 || string(last.Data) != "e" || last.Header["K"] != "v" || last.Time.IsZero() {
+		b.Errorf("%d; %+v", end, last)
+	}
+}
+
+func testAppend(b *bench) {
+	w := b.writer()
+	var seqs []journal.Seq
+	for i := range journal.Window {
+		b.must(w.Append(journal.Seq(i), journal.NoSubjectCheck, b.message("a", fmt.Sprint(i))))
+		seqs = append(seqs, journal.Seq(i+1))
+	}
+	b.want(journal.Stored, seqs...)
+	if data := b.read(b.subject("a"), 1); len(data) != journal.Window || data[17] != "17" {
+		b.Errorf("%d messages", len(data))
+	}
+	buf := []byte("mine") // what is passed is the caller's again
+	m := journal.Message{Subject: b.subject("a"), Data: buf}
+	b.must(w.Append(journal.Window, journal.NoSubjectCheck, m))
+	copy(buf, "gone")
+	b.want(journal.Stored, journal.Window+1)
+	if last, err := b.log.Last(b.Context(), b.subject("a")); err != nil || string(last.Data) != "mine" {
+		b.Errorf("%s, %v", last.Data, err)
+	}
+}
+
+func testBatch(b *bench) {
+	w := b.writer()
+	b.must(w.Append(0, journal.NoSubjectCheck, b.message("a", "1")))
+	b.must(w.Append(1, journal.NoSubjectCheck, b.message("s", "2"), b.message("s", "3"), b.message("s", "4")))
+	b.must(w.Append(4, journal.NoSubjectCheck, b.message("a", "5")))
+	b.want(journal.Stored, 1, 4, 5)
+	// One with a wrong expectation is refused whole.
+	b.must(w.Append(3, journal.NoSubjectCheck, b.message("s", "x"), b.message("s", "y")))
+	b.want(journal.Refused, 5)
+	if data := b.read(b.subject("s"), 1); !slices.Equal(data, []string{"2", "3", "4"}) || b.end() != 5 {
+		b.Errorf("%v, the end is %d", data, b.end())
+	}
+}
+
+func testForeign(b *bench) {
+	w := b.writer()
+	b.must(w.Append(0, journal.NoSubjectCheck, b.message("a", "1")))
+	b.want(journal.Stored, 1)
+	other := b.session().Log(0)
+	at, err := other.Begin(b.Context(), 0, b.message("b", "foreign"))
+	b.must(err)
+	if at != 2 {
+		b.Fatalf("at %d", at)
+	}
+	for i := range journal.Seq(3) {
+		b.must(w.Append(1+i, journal.NoSubjectCheck, b.message("a", "lost")))
+	}
+	// The first finds the foreign message in its place. The one behind it expects position 2, which is there: that is
+	// why an epoch begins with a window of fillers, and why a refusal ends the writer's epoch.
+	a := <-b.answers
+	if a.Seq != 2 || a.Outcome != journal.Refused {
+		b.Errorf("%+v", a)
+	}
+	b.want(journal.Stored, 3, 4)
+}
+
+func testSubjectCheck(b *bench) {
+	w := b.writer()
+	b.must(w.Append(0, 0, b.message("a", "1")))
+	b.want(journal.Stored, 1)
+	b.must(w.Append(1, 0, b.message("b", "2")))
+	b.want(journal.Stored, 2)
+	b.must(w.Append(2, 0, b.message("a", "on an outdated copy")))
+	b.want(journal.Refused, 3)
+	b.must(w.Append(2, 1, b.message("a", "3")))
+	b.want(journal.Stored, 3)
+	b.must(w.Append(3, journal.NoSubjectCheck, b.message("a", "4")))
+	b.want(journal.Stored, 4)
+}
+
+func testFence(b *bench) {
+	old := b.writer()
+	b.must(old.Append(0, journal.NoSubjectCheck, b.message("a", "before")))
+	b.want(journal.Stored, 1)
+	fence := []journal.Message{{Subject: b.ns.Epoch(0), Data: []byte("e")}}
+	for range journal.Window {
+		fence = append(fence, journal.Message{Subject: b.ns.Fence(0)})
+	}
+	end, err := b.session().Log(0).Begin(b.Context(), 0, fence...)
+	b.must(err)
+	// The former owner did not hear of it and sends all that its window allows.
+	var seqs []journal.Seq
+	for i := range journal.Seq(journal.Window) {
+		b.must(old.Append(1+i, journal.NoSubjectCheck, b.message("a", "stray")))
+		seqs = append(seqs, 2+i)
+	}
+	b.want(journal.Refused, seqs...)
+	if data := b.read(b.subject("a"), 1); len(data) != 1 || b.end() != end {
+		b.Errorf("%v; the end is %d, not %d", data, b.end(), end)
+	}
+}
+
+func testRead(b *bench) {
+	w := b.writer()
+	for i := range journal.Seq(10) {
+		b.must(w.Append(i, journal.NoSubjectCheck, b.message([]string{"a", "b"}[i%2], fmt.Sprint(i+1))))
+	}
+	b.want(journal.Stored, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	if data := b.read(b.subject("b"), 5); !slices.Equal(data, []string{"6", "8", "10"}) {
+		b.Errorf("%v", data)
+	}
+	if data := b.read(b.subject("c"), 1); data != nil {
+		b.Errorf("%v", data)
+	}
+	if data := b.read(b.subject("a"), 99); data != nil {
+		b.Errorf("%v", data)
+	}
+	m, err := b.log.At(b.Context(), 4)
+	b.must(err)
+	if string(m.Data) != "4" || m.Subject != b.subject("b") || m.Seq != 4 || m.Header["Perdure-Epoch"] != "1 x" || len(m.Header) != 1 {
+		b.Errorf("%+v", m)
+	}
+	_, err = b.log.At(b.Context(), 11)
+	b.is(err, journal.ErrNotFound)
+	tails, upTo, err := b.log.Tails(b.Context(), 10, b.subject("c"), b.subject("a"), b.subject("b"))
+	b.must(err)
+	if len(tails) != 2 || tails[0].Seq != 9 || tails[1].Seq != 10 || upTo != 10 || string(tails[1].Data) != "10" || tails[0].Header["Perdure-Epoch"] != "1 x" {
+		b.Errorf("%+v as of %d", tails, upTo)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := b.log.Tails(ctx, 11, b.subject("a")); err == nil {
+		b.Error("an answer as of a position that the stream does not have")
+	}
+	var subjects []string
+	for s, err := range b.log.Subjects(b.Context(), b.ns.JournalOf("*")) {
+		b.must(err)
+		subjects = append(subjects, s)
+	}
+	slices.Sort(subjects)
+	if diff := cmp.Diff([]string{b.subject("a"), b.subject("b")}, subjects); diff != "" {
+		b.Error(diff)
+	}
+	if b.s.Log(1).Stream() == b.log.Stream() || b.s.PayloadMax() < 1<<20 || b.s.Server() == "" {
+		b.Error(b.s.Log(1).Stream(), b.s.PayloadMax(), b.s.Server())
+	}
+}
+
+func testLongRead(b *bench) {
+	w := b.writer()
+	const n = 1500
+	end := journal.Seq(0)
+	for end < n {
+		batch := make([]journal.Message, 100)
+		for i := range batch {
+			batch[i] = b.message("a", fmt.Sprint(int(end)+i+1))
+		}
+		b.must(w.Append(end, journal.NoSubjectCheck, batch...))
+		end += 100
+		b.want(journal.Stored, end)
+	}
+	data := b.read(b.subject("a"), 11)
+	if len(data) != n-10 {
+		b.Fatalf("%d messages", len(data))
+	}
+	for i, d := range data {
+		if d != fmt.Sprint(i+11) {
+			b.Fatalf("%d is %s", i, d)
+		}
+	}
+}
+
+func testPurge(b *bench) {
+	w := b.writer()
+	for i := range journal.Seq(6) {
+		b.must(w.Append(i, journal.NoSubjectCheck, b.message([]string{"a", "b"}[i%2], fmt.Sprint(i+1))))
+	}
+	b.want(journal.Stored, 1, 2, 3, 4, 5, 6)
+	b.must(b.log.Purge(b.Context(), b.subject("a"), 5))
+	if a, o := b.read(b.subject("a"), 1), b.read(b.subject("b"), 1); !slices.Equal(a, []string{"5"}) || !slices.Equal(o, []string{"2", "4", "6"}) {
+		b.Errorf("%v %v", a, o)
+	}
+	b.must(b.log.Purge(b.Context(), b.subject("b"), 0)) // before nothing
+	if o := b.read(b.subject("b"), 1); len(o) != 3 {
+		b.Errorf("%v", o)
+	}
+	b.must(w.Append(6, journal.NoSubjectCheck, b.message("a", "7")))
+	b.want(journal.Stored, 7)
+}
+
+func testClosed(b *bench) {
+	w := b.writer()
+	b.s.Close()
+	select {
+	case <-b.s.Done():
+	default:
+		b.Error("Done is open")
+	}
+	if err := w.Append(0, journal.NoSubjectCheck, b.message("a", "1")); err == nil {
+		b.Error("a closed session appends")
+	}
+	if _, err := b.s.Meta().Put(b.Context(), "worker.a", nil, 0); err == nil || errors.Is(err, journal.ErrConflict) {
+		b.Errorf("put: %v", err)
+	}
+	if _, err := b.log.Last(b.Context(), b.subject("a")); err == nil || errors.Is(err, journal.ErrNotFound) {
+		b.Errorf("last: %v", err)
+	}
+	if _, err := b.log.Begin(b.Context(), 0, b.message("a", "1")); err == nil {
+		b.Error("a closed session begins")
+	}
+	if s := b.session(); s.Server() == "" {
+		b.Error("no second session")
+	}
+}
