@@ -96,7 +96,7 @@ func (c *committer) signal() {
 
 // run sends until the epoch is over.
 func (c *committer) run() {
-	tick := time.NewTicker(ackTimeout / 4)
+	tick := time.NewTicker(c.ep.w.cfg.AckTimeout / 4)
 	defer tick.Stop()
 	var buf []byte
 	for {
@@ -122,7 +122,7 @@ func (c *committer) run() {
 			return
 		case <-tick.C:
 			if c.overdue() {
-				c.ep.end(fmt.Errorf("append: %w within %v", errNoAnswer, ackTimeout))
+				c.ep.end(fmt.Errorf("append: %w within %v", errNoAnswer, c.ep.w.cfg.AckTimeout))
 				return
 			}
 		}
@@ -235,7 +235,7 @@ func (c *committer) overdue() bool {
 	if c.win.told == len(c.win.flights) {
 		return false
 	}
-	return c.ep.w.clock.Boot()-c.win.flights[c.win.told].what.at > ackTimeout
+	return c.ep.w.clock.Boot()-c.win.flights[c.win.told].what.at > c.ep.w.cfg.AckTimeout
 }
 
 // close ends the committer with its epoch. The objects tell their callers.
@@ -260,6 +260,3 @@ func (c *committer) drained() bool {
 	defer c.mu.Unlock()
 	return len(c.objects) == 0 && len(c.batches) == 0 && c.win.inFlight() == 0
 }
-
-// ackTimeout is how long an append may be without an answer before its epoch is given up.
-const ackTimeout = 10 * time.Second

@@ -45,6 +45,7 @@ type Config struct {
 	CheckFold func(error)
 
 	LeaseTerm   time.Duration // how long the worker is trusted without a sign of life; default 2 s, at least 1 s
+	AckTimeout  time.Duration // an append that has no answer for so long ends its epoch; default 10 s
 	MemoryBytes int64         // objects in memory are evicted above it; default 256 MiB, at least 1 MiB
 	QueueBytes  int64         // requests waiting for all objects; default 64 MiB, at least 1 MiB
 	Clock       Clock         // default: the machine's
@@ -69,6 +70,7 @@ type Observer struct {
 func (c Config) withDefaults() (Config, error) {
 	c.Namespace = cmp.Or(c.Namespace, wire.DefaultNamespace)
 	c.LeaseTerm = cmp.Or(c.LeaseTerm, 2*time.Second)
+	c.AckTimeout = cmp.Or(c.AckTimeout, 10*time.Second)
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 256<<20)
 	c.QueueBytes = cmp.Or(c.QueueBytes, 64<<20)
 	c.Version = cmp.Or(c.Version, "dev")
@@ -93,6 +95,7 @@ func (c Config) withDefaults() (Config, error) {
 	bad(c.Connect == nil, "Connect is required")
 	bad(c.Store == nil, "Store is required")
 	bad(c.LeaseTerm < time.Second, "LeaseTerm is %v; want at least 1s", c.LeaseTerm)
+	bad(c.AckTimeout < 0, "AckTimeout is %v; want more than 0", c.AckTimeout)
 	bad(c.MemoryBytes < 1<<20, "MemoryBytes is %d; want at least 1 MiB", c.MemoryBytes)
 	bad(c.QueueBytes < 1<<20, "QueueBytes is %d; want at least 1 MiB", c.QueueBytes)
 	return c, errors.Join(problems...)

@@ -16,6 +16,8 @@ import (
 const (
 	// BodyBytesMax is the largest body of a request.
 	BodyBytesMax = 1 << 20
+	// RequestIDBytesMax is the longest id that a caller may give a request.
+	RequestIDBytesMax = 256
 	// DefaultDeadline is how long after its receipt a request without a deadline may begin.
 	DefaultDeadline = 30 * time.Second
 )
@@ -81,8 +83,8 @@ func (w *Worker) check(r *Request) (*class, error) {
 	switch {
 	case len(r.Body) > BodyBytesMax:
 		return nil, Errorf(TooLarge, "the body has %d bytes; at most %d", len(r.Body), BodyBytesMax)
-	case len(r.ID) > requestIDBytesMax:
-		return nil, Errorf(Invalid, "the request id has %d bytes; at most %d", len(r.ID), requestIDBytesMax)
+	case len(r.ID) > RequestIDBytesMax:
+		return nil, Errorf(Invalid, "the request id has %d bytes; at most %d", len(r.ID), RequestIDBytesMax)
 	case slices.Contains(r.Chain, r.Class+"/"+r.Name):
 		return nil, Errorf(Conflict, "the call came back in a circle: %s", strings.Join(append(r.Chain, r.Class+"/"+r.Name), " -> "))
 	}

@@ -21,8 +21,9 @@ import (
 type Inspector interface {
 	// State is an object's state as of its last record. An object that never changed has version 0.
 	State(ctx context.Context, class, name string) (ObjectState, error)
-	// Journal are up to limit commits of an object from a position of the stream on, and the position to go on from,
-	// 0 at the end. What is in the journal and does not count is there too, with its problem.
+	// Journal are the commits of an object from a position of the stream on, about limit of them (the commits of one
+	// record are never parted), and the position to go on from, 0 at the end. What is in the journal and does not count
+	// is there too, with its problem.
 	Journal(ctx context.Context, class, name string, from journal.Seq, limit int) (entries []JournalEntry, next journal.Seq, err error)
 	// Objects are up to limit objects whose names begin with prefix, of one class or (if class is empty) of all, in the
 	// order of their escaped names, and the cursor to go on from, empty at the end. Until all names are known it is

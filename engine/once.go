@@ -16,7 +16,6 @@ const (
 	keptReplyBytesMax = 256   // a longer reply is read back from its record
 	unansweredMax     = 1024  // requests of one client to one object whose answers it did not confirm
 	keptMax           = 65536 // requests of all clients
-	requestIDBytesMax = 256
 )
 
 // once is what an object remembers so that a request that is repeated applies once. It is part of the object's state:

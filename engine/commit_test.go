@@ -1,0 +1,360 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/internal/embed"
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/journal/jetstream"
+	"github.com/perdure/perdure/journal/journaltest"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// A place is a journal that these tests run over: in memory, and on a real server.
+type place struct {
+	ns       wire.Subjects
+	session  func(ctx context.Context) (journal.Session, error)
+	messages func(p int) []journal.Message // all of a partition's stream
+}
+
+var realServer = sync.OnceValues(func() (*embed.Server, error) {
+	dir, err := tempDir()
+	if err != nil {
+		return nil, err
+	}
+	return embed.Start(embed.Options{Dir: dir, SyncInterval: time.Second})
+})
+
+var placeNumber atomic.Int64
+
+// places runs a test over a journal in memory and over a real server.
+func places(t *testing.T, test func(t *testing.T, pl place)) {
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		m := journaltest.NewMemory()
+		test(t, place{wire.DefaultNamespace,
+			func(context.Context) (journal.Session, error) {
+				return m.Session(wire.DefaultNamespace, worldPartitions), nil
+			},
+			func(p int) []journal.Message { return m.Messages(wire.DefaultNamespace.Stream(p)) }})
+	})
+	t.Run("jetstream", func(t *testing.T) {
+		t.Parallel()
+		srv, err := realServer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns := wire.Subjects(fmt.Sprintf("t%d", placeNumber.Add(1)))
+		dial := func(ctx context.Context) (journal.Session, error) {
+			return jetstream.Dial(ctx, jetstream.Config{Options: []nats.Option{srv.InProcess()}, Namespace: ns})
+		}
+		s, err := dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		if _, err := s.(*jetstream.Session).Open(t.Context(), jetstream.Settings{Partitions: worldPartitions}); err != nil {
+			t.Fatal(err)
+		}
+		test(t, place{ns, dial, func(p int) (all []journal.Message) {
+			for m, err := range s.Log(p).Read(t.Context(), ">", 1) {
+				if err != nil {
+					t.Error(err)
+				}
+				all = append(all, m)
+			}
+			return all
+		}})
+	})
+}
+
+// worker starts a worker at a place, through faults if there is a plan. Its store is empty.
+func (pl place) worker(t *testing.T, id string, plan *journaltest.Plan, how ...func(*Config)) *Worker {
+	t.Helper()
+	w := &world{t: t}
+	worker := w.worker(id, append([]func(*Config){func(c *Config) {
+		c.Namespace, c.Store = pl.ns, snapshot.NewMemory()
+		c.Connect = func(ctx context.Context) (journal.Session, error) {
+			s, err := pl.session(ctx)
+			if err == nil && plan != nil {
+				s = journaltest.Faulty(s, plan)
+			}
+			return s, err
+		}
+	}}, how...)...)
+	return worker
+}
+
+// checkLog reads a partition's stream as a stranger does and returns the object's versions by request id. It fails on
+// whatever a reader must not find: a version twice or left out, a broken chain, an id that two commits carry.
+func checkLog(t *testing.T, messages []journal.Message, ns wire.Subjects) (versions map[string]journal.Version) {
+	t.Helper()
+	type chain struct {
+		version journal.Version
+		hash    journal.Hash
+	}
+	var epoch journal.EpochID
+	objects := map[string]*chain{}
+	versions = map[string]journal.Version{}
+	for _, m := range messages {
+		if r, err := journal.DecodeEpoch(m.Data); err == nil && m.Subject == ns.Epoch(0) || err == nil && m.Subject == ns.Epoch(1) {
+			if !r.Release {
+				if r.Epoch.Number <= epoch.Number {
+					t.Errorf("epoch %d after %d", r.Epoch.Number, epoch.Number)
+				}
+				epoch = r.Epoch
+			}
+			continue
+		}
+		class, token, ok := ns.Object(m.Subject)
+		if !ok || m.Subject != ns.Journal(class, token) {
+			continue
+		}
+		id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
+		if err != nil || id != epoch {
+			t.Errorf("record %d of epoch %v, in epoch %v (%v)", m.Seq, id, epoch, err)
+			continue
+		}
+		rec, err := journal.DecodeRecord(m.Data)
+		if err != nil {
+			t.Errorf("record %d: %v", m.Seq, err)
+			continue
+		}
+		o := objects[m.Subject]
+		if o == nil {
+			o = &chain{}
+			objects[m.Subject] = o
+		}
+		if rec.First != o.version+1 || rec.Prev != o.hash {
+			t.Errorf("record %d of %s begins with version %d after %s; it is at %d, %s", m.Seq, m.Subject, rec.First, rec.Prev, o.version, o.hash)
+		}
+		o.version, o.hash = rec.Last(), journal.HashOf(m.Data)
+		for i, c := range rec.Commits {
+			if c.ID == "" {
+				continue
+			}
+			if v, twice := versions[c.ID]; twice {
+				t.Errorf("request %s made versions %d and %d", c.ID, v, rec.First+journal.Version(i))
+			}
+			versions[c.ID] = rec.First + journal.Version(i)
+		}
+	}
+	return versions
+}
+
+// namesIn are names of objects in partition p.
+func namesIn(p, n int) (names []string) {
+	for i := 0; len(names) < n; i++ {
+		if name := fmt.Sprint("o", i); partitionOf("register", name) == p {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// TestFaultsInAFullWindow lets one append of a full window fail in every way, at its first, a middle and its last place.
+// Whatever callers were told must be so, and repeats must apply once, in this worker and in one that knows nothing.
+func TestFaultsInAFullWindow(t *testing.T) {
+	for _, fault := range []struct {
+		name  string
+		fault journaltest.Fault
+		ends  bool // the epoch
+	}{
+		{"refused", journaltest.Refuse, true},
+		{"lost before it arrived", journaltest.Lose, true},
+		{"stored but the answer was lost", journaltest.LoseAnswer, true},
+		{"slow", journaltest.Hold, false},
+	} {
+		for where, at := range map[string]int{"first": 0, "middle": journal.Window / 2, "last": journal.Window - 1} {
+			t.Run(fault.name+"/"+where, func(t *testing.T) {
+				t.Parallel()
+				places(t, func(t *testing.T, pl place) { testFault(t, pl, fault.fault, at, fault.ends) })
+			})
+		}
+	}
+}
+
+func testFault(t *testing.T, pl place, fault journaltest.Fault, at int, ends bool) {
+	var armed atomic.Bool
+	armed.Store(true)
+	var sent atomic.Int64
+	plan := &journaltest.Plan{Append: func(p, i int) journaltest.Fault {
+		switch {
+		case p != 0 || !armed.Load():
+			return journaltest.None
+		case sent.Add(1) == int64(at)+1:
+			return fault
+		}
+		return journaltest.Hold
+	}}
+	worker := pl.worker(t, "w", plan, func(c *Config) { c.AckTimeout = 2 * time.Second })
+	(&world{t: t}).ready(worker)
+	before := worker.epochs[0].Load()
+
+	names := namesIn(0, journal.Window)
+	type told struct {
+		reply Reply
+		err   error
+	}
+	results := make([]chan told, len(names))
+	request := func(name string) Request {
+		return Request{Class: "register", Name: name, Method: "add", Body: []byte("1"), ID: "id-" + name}
+	}
+	for i, name := range names {
+		c := make(chan told, 1)
+		results[i] = c
+		worker.submit(t.Context(), request(name), func(r Reply, err error) { c <- told{r, err} })
+	}
+	expected := journal.Window
+	if fault == journaltest.Lose || fault == journaltest.LoseAnswer {
+		expected-- // it has no answer to hold
+	}
+	eventually(t, "a full window is in flight", func() bool { return sent.Load() == journal.Window && plan.Held() == expected })
+	armed.Store(false)
+	plan.Release()
+
+	answered := map[string]bool{}
+	for i, name := range names {
+		r := <-results[i]
+		switch e, failed := errors.AsType[*Error](r.err); {
+		case !failed:
+			if string(r.reply.Body) != "1" {
+				t.Errorf("%s is told %s", name, r.reply.Body)
+			}
+			answered["id-"+name] = true
+		case !ends:
+			t.Errorf("%s is told %v", name, r.err)
+		case !e.Retryable():
+			t.Errorf("%s is told %v, which it would not repeat", name, r.err)
+		}
+	}
+	if over := before.over.Load(); over != ends {
+		t.Errorf("the epoch is over: %v", over)
+	}
+	versions := checkLog(t, pl.messages(0), pl.ns)
+	for id := range answered {
+		if versions[id] != 1 {
+			t.Errorf("%s was acknowledged and is at version %d in the journal", id, versions[id])
+		}
+	}
+	if len(versions) < len(answered) {
+		t.Errorf("%d are acknowledged, %d stored", len(answered), len(versions))
+	}
+	repeatAll(t, worker, names, request)
+	worker.Kill()
+	checkLog(t, pl.messages(0), pl.ns)
+	repeatAll(t, pl.worker(t, "w", nil), names, request)
+	if n := len(checkLog(t, pl.messages(0), pl.ns)); n != len(names) {
+		t.Errorf("%d requests are in the journal; want %d", n, len(names))
+	}
+}
+
+// repeatAll repeats requests that each add one, and wants each to have been applied once.
+func repeatAll(t *testing.T, worker *Worker, names []string, request func(string) Request) {
+	t.Helper()
+	client := NewClient(worker)
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			r, err := client.Do(t.Context(), request(name))
+			if err != nil || string(r.Body) != "1" || r.Version != 1 {
+				t.Errorf("%s: %s at %d, %v", name, r.Body, r.Version, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing stops one of two workers with a full window in flight:
+// nothing of it leaves and its lease runs out. When it goes on, the other has taken over.
+func TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, pl place) {
+		var asleep atomic.Bool
+		wake := make(chan struct{})
+		gate := func() {
+			if asleep.Load() {
+				<-wake
+			}
+		}
+		var letThrough atomic.Int64
+		plan := &journaltest.Plan{
+			Append: func(p, i int) journaltest.Fault {
+				if p != 0 {
+					return journaltest.None
+				}
+				if int64(i) >= letThrough.Load() {
+					gate() // the rest of the window is sent when it wakes up
+				}
+				return journaltest.Hold
+			},
+			Meta: func(string) error { gate(); return nil },
+		}
+		sleeper := pl.worker(t, "sleeper", plan)
+		(&world{t: t}).ready(sleeper)
+		names := namesIn(0, 300)
+		request := func(name string) Request {
+			return Request{Class: "register", Name: name, Method: "add", Body: []byte("1"), ID: "id-" + name}
+		}
+		type told struct {
+			name  string
+			reply Reply
+			err   error
+		}
+		replies := make(chan told, 1000)
+		submit := func(r Request) {
+			sleeper.submit(t.Context(), r, func(reply Reply, err error) { replies <- told{r.Name, reply, err} })
+		}
+		for _, name := range names[:journal.Window] {
+			submit(request(name))
+		}
+		letThrough.Store(journal.Window / 2)
+		eventually(t, "half a window is in flight", func() bool { return plan.Held() >= journal.Window/2 })
+		asleep.Store(true)
+
+		taker := pl.worker(t, "taker", nil)
+		client := NewClient(taker)
+		r, err := client.Do(t.Context(), Request{Class: "register", Name: names[299], Method: "add", Body: []byte("1"), ID: "taker"})
+		if err != nil || string(r.Body) != "1" {
+			t.Fatal(r, err)
+		}
+		end := len(pl.messages(0))
+		stored := checkLog(t, pl.messages(0), pl.ns)
+
+		// It wakes up: reads that it had, more writes, and all the answers that come in.
+		submit(Request{Class: "register", Name: names[0], Method: "value"})
+		submit(Request{Class: "register", Name: names[299], Method: "value"})
+		submit(Request{Class: "register", Name: names[290], Method: "peek"})
+		submit(request(names[280]))
+		asleep.Store(false)
+		close(wake)
+		plan.Release()
+		for range journal.Window + 4 {
+			r := <-replies
+			if r.err == nil && stored["id-"+r.name] == 0 {
+				t.Errorf("%s is answered %s at version %d, and the journal has nothing of it", r.name, r.reply.Body, r.reply.Version)
+			}
+			if r.err == nil && string(r.reply.Body) == "0" {
+				t.Errorf("%s reads %s after another worker took over", r.name, r.reply.Body)
+			}
+		}
+		eventually(t, "its epoch is over", func() bool { ep := sleeper.epochs[0].Load(); return ep == nil || ep.over.Load() })
+		if now := len(pl.messages(0)); now != end {
+			t.Errorf("it stored %d messages after the other took over", now-end)
+		}
+		sleeper.Kill()
+		repeatAll(t, taker, names[:journal.Window], request)
+		if n := len(checkLog(t, pl.messages(0), pl.ns)); n != journal.Window+1 {
+			t.Errorf("%d requests are in the journal; want %d", n, journal.Window+1)
+		}
+	})
+}

@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
+)
+
+// route is one kind of path and what serves it.
+type route struct {
+	path   string   // {word} stands for any one segment; also the route's name in metrics
+	method string   // GET includes HEAD; empty: any
+	query  []string // the parameters that it has; with any method, all
+	serve  func(*Gateway, *response, *http.Request, *target) error
+
+	segments []string // of path
+}
+
+// routes are tried in this order: the classes, which cannot have the names of the others, come last.
+var routes = withSegments(
+	route{path: "/v1/objects/{class}/{name}/call/{method}", method: "POST", serve: (*Gateway).call},
+	route{path: "/v1/objects/{class}/{name}/state", method: "GET", serve: (*Gateway).state},
+	route{path: "/v1/objects/{class}/{name}/journal", method: "GET", query: []string{"from", "limit"}, serve: (*Gateway).journal},
+	route{path: "/v1/objects/{class}", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
+	route{path: "/v1/objects", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
+	route{path: "/v1/classes", method: "GET", serve: (*Gateway).classes},
+	route{path: "/livez", method: "GET", query: []string{"verbose"}, serve: (*Gateway).live},
+	route{path: "/readyz", method: "GET", query: []string{"verbose"}, serve: (*Gateway).ready},
+	route{path: "/metrics", method: "GET", serve: (*Gateway).metrics},
+	route{path: "/{class}/{name}", serve: (*Gateway).http},
+)
+
+func withSegments(rs ...route) []route {
+	for i := range rs {
+		rs[i].segments = strings.Split(rs[i].path, "/")
+	}
+	return rs
+}
+
+// allPaths is what somebody is told who asks for another one.
+var allPaths = func() string {
+	var paths []string
+	for _, r := range routes {
+		paths = append(paths, r.path)
+	}
+	return list(paths)
+}()
+
+// target is what a request is for.
+type target struct {
+	route               *route
+	class, name, method string
+	query               url.Values
+	id                  string // the caller's own
+}
+
+// label is the route's name in metrics: whatever callers send, there are only so many.
+func (t *target) label() string {
+	if t.route == nil {
+		return "unknown"
+	}
+	return t.route.path
+}
+
+// parse finds what an escaped path is for. It is not http.ServeMux because that answers paths with empty or dotted
+// segments, which names may be, with a redirect.
+func parse(path string) (target, error) {
+	segments := strings.Split(path, "/")
+	for i := range routes {
+		if r := &routes[i]; r.fits(segments) {
+			return r.target(segments)
+		}
+	}
+	return target{}, noPath("there is nothing at this path")
+}
+
+func noPath(why string) error {
+	return engine.Errorf(engine.NotFound, "%s; paths are: %s", why, allPaths)
+}
+
+// fits tells whether the path is of the route's form. Below an object any rest is its class's.
+func (r *route) fits(segments []string) bool {
+	if len(segments) < len(r.segments) || len(segments) > len(r.segments) && r.method != "" {
+		return false
+	}
+	for i, s := range r.segments {
+		if !strings.HasPrefix(s, "{") && s != segments[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *route) target(segments []string) (target, error) {
+	t := target{route: r}
+	for i, s := range r.segments {
+		value, err := url.PathUnescape(segments[i])
+		if err != nil {
+			return t, engine.Errorf(engine.Invalid, "path: %w", err)
+		}
+		switch s {
+		case "{class}":
+			if err := wire.CheckClass(value); err != nil {
+				return target{}, noPath(err.Error())
+			}
+			t.class = value
+		case "{name}":
+			if err := checkName(segments[i], value); err != nil {
+				return t, err
+			}
+			t.name = value
+		case "{method}":
+			t.method = value
+		}
+	}
+	return t, nil
+}
+
+func checkName(segment, name string) error {
+	if segment == "." || segment == ".." {
+		escaped := strings.ReplaceAll(segment, ".", "%2E")
+		return engine.Errorf(engine.Invalid, "the name %q is written %s in a path, where bare dots mean something else", name, escaped)
+	}
+	if err := wire.CheckName(name); err != nil {
+		return engine.Errorf(engine.Invalid, "%w", err)
+	}
+	return nil
+}
+
+func (r *route) allows(method string) bool {
+	return r.method == "" || method == r.method || method == http.MethodHead && r.method == http.MethodGet
+}
+
+func (r *route) allow() string {
+	if r.method == http.MethodGet {
+		return "GET, HEAD"
+	}
+	return r.method
+}
+
+// parseQuery refuses parameters that the route does not have: one that is misspelt would have no effect unnoticed.
+func (r *route) parseQuery(raw string) (url.Values, error) {
+	if r.method == "" || raw == "" {
+		return nil, nil
+	}
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, engine.Errorf(engine.Invalid, "query: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		switch {
+		case len(r.query) == 0:
+			return nil, engine.Errorf(engine.Invalid, "parameter %q: %s has none", name, r.path)
+		case !slices.Contains(r.query, name):
+			return nil, engine.Errorf(engine.Invalid, "parameter %q: %s has only %s", name, r.path, list(r.query))
+		case len(q[name]) > 1:
+			return nil, engine.Errorf(engine.Invalid, "parameter %q is given %d times", name, len(q[name]))
+		}
+	}
+	return q, nil
+}
