@@ -274,35 +274,56 @@ func repeatAll(t *testing.T, worker *Worker, names []string, request func(string
 	wg.Wait()
 }
 
-// TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing stops one of two workers with a full window in flight:
-// nothing of it leaves and its lease runs out. When it goes on, the other has taken over.
+// sleeper is a worker that can be stopped with a full window in flight: from then on it sends nothing and renews
+// nothing, and no answer reaches it.
+type sleeper struct {
+	*Worker
+	plan    *journaltest.Plan
+	asleep  atomic.Bool
+	wake    chan struct{}
+	through atomic.Int64 // so many appends of partition 0 are sent before it sleeps
+}
+
+func newSleeper(t *testing.T, pl place) *sleeper {
+	s := &sleeper{wake: make(chan struct{})}
+	s.through.Store(journal.Window / 2)
+	sleep := func() {
+		if s.asleep.Load() {
+			<-s.wake
+		}
+	}
+	s.plan = &journaltest.Plan{
+		Append: func(p, i int) journaltest.Fault {
+			if p != 0 {
+				return journaltest.None
+			}
+			if int64(i) == s.through.Load() {
+				s.asleep.Store(true)
+			}
+			sleep()
+			return journaltest.Hold
+		},
+		Meta: func(string) error { sleep(); return nil },
+	}
+	s.Worker = pl.worker(t, "sleeper", s.plan)
+	(&world{t: t}).ready(s.Worker)
+	return s
+}
+
+func (s *sleeper) wakeUp() {
+	s.asleep.Store(false)
+	close(s.wake)
+	s.plan.Release()
+}
+
+// TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing stops one of two workers with a full window in flight, half
+// of it sent. When it goes on, the other has taken over.
 func TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, pl place) {
-		var asleep atomic.Bool
-		wake := make(chan struct{})
-		gate := func() {
-			if asleep.Load() {
-				<-wake
-			}
-		}
-		var letThrough atomic.Int64
-		plan := &journaltest.Plan{
-			Append: func(p, i int) journaltest.Fault {
-				if p != 0 {
-					return journaltest.None
-				}
-				if int64(i) >= letThrough.Load() {
-					gate() // the rest of the window is sent when it wakes up
-				}
-				return journaltest.Hold
-			},
-			Meta: func(string) error { gate(); return nil },
-		}
-		sleeper := pl.worker(t, "sleeper", plan)
-		(&world{t: t}).ready(sleeper)
+		sleeper := newSleeper(t, pl)
 		names := namesIn(0, 300)
-		request := func(name string) Request {
+		add := func(name string) Request {
 			return Request{Class: "register", Name: name, Method: "add", Body: []byte("1"), ID: "id-" + name}
 		}
 		type told struct {
@@ -315,29 +336,22 @@ func TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing(t *testing.T) {
 			sleeper.submit(t.Context(), r, func(reply Reply, err error) { replies <- told{r.Name, reply, err} })
 		}
 		for _, name := range names[:journal.Window] {
-			submit(request(name))
+			submit(add(name))
 		}
-		letThrough.Store(journal.Window / 2)
-		eventually(t, "half a window is in flight", func() bool { return plan.Held() >= journal.Window/2 })
-		asleep.Store(true)
+		eventually(t, "asleep with half a window in flight", func() bool { return sleeper.asleep.Load() && sleeper.plan.Held() == journal.Window/2 })
 
 		taker := pl.worker(t, "taker", nil)
-		client := NewClient(taker)
-		r, err := client.Do(t.Context(), Request{Class: "register", Name: names[299], Method: "add", Body: []byte("1"), ID: "taker"})
-		if err != nil || string(r.Body) != "1" {
+		if r, err := NewClient(taker).Do(t.Context(), add(names[299])); err != nil || string(r.Body) != "1" {
 			t.Fatal(r, err)
 		}
-		end := len(pl.messages(0))
-		stored := checkLog(t, pl.messages(0), pl.ns)
+		end, stored := len(pl.messages(0)), checkLog(t, pl.messages(0), pl.ns)
 
-		// It wakes up: reads that it had, more writes, and all the answers that come in.
+		// It wakes up: reads, more writes, the rest of the window, and all the answers that come in.
 		submit(Request{Class: "register", Name: names[0], Method: "value"})
 		submit(Request{Class: "register", Name: names[299], Method: "value"})
 		submit(Request{Class: "register", Name: names[290], Method: "peek"})
-		submit(request(names[280]))
-		asleep.Store(false)
-		close(wake)
-		plan.Release()
+		submit(add(names[280]))
+		sleeper.wakeUp()
 		for range journal.Window + 4 {
 			r := <-replies
 			if r.err == nil && stored["id-"+r.name] == 0 {
@@ -352,7 +366,7 @@ func TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing(t *testing.T) {
 			t.Errorf("it stored %d messages after the other took over", now-end)
 		}
 		sleeper.Kill()
-		repeatAll(t, taker, names[:journal.Window], request)
+		repeatAll(t, taker, names[:journal.Window], add)
 		if n := len(checkLog(t, pl.messages(0), pl.ns)); n != journal.Window+1 {
 			t.Errorf("%d requests are in the journal; want %d", n, journal.Window+1)
 		}

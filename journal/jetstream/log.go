@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -19,7 +18,8 @@ import (
 // log is a partition's stream.
 type log struct {
 	api
-	name string
+	directs *directs
+	name    string
 }
 
 // Stream implements [journal.Log].
@@ -87,74 +87,16 @@ func ours(h nats.Header) journal.Header {
 	return out
 }
 
-// Answers of a direct get that are no messages.
-const (
-	statusEnd      = "204" // the end of a batch
-	statusNotFound = "404"
-	noResults      = "No Results" // none of the subjects of a multi_last has a message; another 404 is damage
-)
-
-// direct asks for messages with one direct get and calls each for every message that comes. It returns the headers of
-// the answer that ended it. Any replica of the stream may answer.
-func (l *log) direct(ctx context.Context, question any, each func(journal.Message)) (end nats.Header, err error) {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	body, err := json.Marshal(question)
-	if err != nil {
-		return nil, err
-	}
-	inbox := l.nc.NewRespInbox()
-	sub, err := l.nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = sub.Unsubscribe() }() // of a connection that has ended it does not matter
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return nil, err
-	}
-	if err := l.nc.PublishRequest("$JS.API.DIRECT.GET."+l.name, inbox, body); err != nil {
-		return nil, err
-	}
-	last := "0"
-	for {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("stream %s: direct get: %w", l.name, err)
-		}
-		if status := m.Header.Get("Status"); status != "" {
-			if status == statusEnd && m.Header.Get("Nats-Last-Sequence") != last {
-				return nil, fmt.Errorf("stream %s: a message is missing in the answer: %w", l.name, journal.ErrDamaged)
-			}
-			return m.Header, nil
-		}
-		// Each message names the one before it in this answer, so a gap shows.
-		if before := m.Header.Get("Nats-Last-Sequence"); before != last {
-			return nil, fmt.Errorf("stream %s: a message is missing in the answer: %w", l.name, journal.ErrDamaged)
-		}
-		last = m.Header.Get("Nats-Sequence")
-		seq, err := strconv.ParseUint(last, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("stream %s: direct get: sequence: %w", l.name, err)
-		}
-		at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
-		if err != nil {
-			return nil, fmt.Errorf("stream %s: direct get: time: %w", l.name, err)
-		}
-		each(journal.Message{Subject: m.Header.Get("Nats-Subject"), Header: ours(m.Header), Data: m.Data, Seq: journal.Seq(seq), Time: at})
-	}
-}
-
 // Tails implements [journal.Reader]. It asks again while the replica that answers is behind.
 func (l *log) Tails(ctx context.Context, atLeast journal.Seq, subjects ...string) ([]journal.Message, journal.Seq, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		var tails []journal.Message
-		end, err := l.direct(ctx, map[string]any{"multi_last": subjects}, func(m journal.Message) { tails = append(tails, m) })
+		tails, end, err := l.directs.get(ctx, l.name, map[string]any{"multi_last": subjects})
 		if err != nil {
 			return nil, 0, err
 		}
-		upTo, err := l.upTo(ctx, end)
+		upTo, err := l.upTo(end)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -171,7 +113,7 @@ func (l *log) Tails(ctx context.Context, atLeast journal.Seq, subjects ...string
 
 // upTo is the position that the answer to a multi_last is true at. An answer without messages does not say: it proves
 // nothing of anything, so it counts as of position 0.
-func (l *log) upTo(_ context.Context, end nats.Header) (journal.Seq, error) {
+func (l *log) upTo(end nats.Header) (journal.Seq, error) {
 	switch status, why := end.Get("Status"), end.Get("Description"); {
 	case status == statusNotFound && why == noResults:
 		return 0, nil
@@ -197,9 +139,8 @@ const (
 func (l *log) Read(ctx context.Context, subject string, from journal.Seq) iter.Seq2[journal.Message, error] {
 	return func(yield func(journal.Message, error) bool) {
 		for next := max(from, 1); ; {
-			var batch []journal.Message
-			end, err := l.direct(ctx, map[string]any{"next_by_subj": subject, "seq": next, "batch": readMessages, "max_bytes": readBytes},
-				func(m journal.Message) { batch = append(batch, m) })
+			batch, end, err := l.directs.get(ctx, l.name,
+				map[string]any{"next_by_subj": subject, "seq": next, "batch": readMessages, "max_bytes": readBytes})
 			if err == nil && end.Get("Status") == statusNotFound && len(batch) == 0 {
 				return // nothing from there on
 			}

@@ -34,6 +34,7 @@ type Session struct {
 	log  *slog.Logger
 	main *nats.Conn // requests, replies and appends
 	meta *nats.Conn // the lease: nothing waits before it
+	gets *directs
 	once sync.Once
 	done chan struct{}
 }
@@ -54,6 +55,7 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		s.main.Close()
 		return nil, err
 	}
+	s.gets = &directs{nc: s.main}
 	return s, nil
 }
 
@@ -92,7 +94,7 @@ func (s *Session) Conn() *nats.Conn { return s.main }
 func (s *Session) Meta() journal.Meta { return &bucket{api{s.meta}, s.ns.Bucket()} }
 
 // Log is a partition's stream, over the main connection.
-func (s *Session) Log(p int) journal.Log { return &log{api{s.main}, s.ns.Stream(p)} }
+func (s *Session) Log(p int) journal.Log { return &log{api{s.main}, s.gets, s.ns.Stream(p)} }
 
 // Server is the id of the server's run.
 func (s *Session) Server() string { return s.main.ConnectedServerId() }

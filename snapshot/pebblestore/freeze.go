@@ -40,6 +40,7 @@ func (s freezingFS) create(name string, onDisk func() (vfs.File, error)) (vfs.Fi
 	return s.mem.Create(name, vfs.WriteCategoryUnspecified)
 }
 
+// Open finds new files where they are: a compaction that misses one would be tried again without a pause.
 func (s freezingFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	if s.frozen() {
 		if f, err := s.mem.Open(name, opts...); err == nil {
@@ -55,15 +56,6 @@ func (s freezingFS) OpenDir(name string) (vfs.File, error) {
 		return nil, err
 	}
 	return freezingFile{File: f, fatal: s.fatal}, nil
-}
-
-func (s freezingFS) Stat(name string) (vfs.FileInfo, error) {
-	if s.frozen() {
-		if info, err := s.mem.Stat(name); err == nil {
-			return info, nil
-		}
-	}
-	return s.FS.Stat(name)
 }
 
 func (s freezingFS) Remove(name string) error {

@@ -274,6 +274,36 @@ func TestFailedWriteIsFatalOnceAndTheProcessGoesOn(t *testing.T) {
 	}
 }
 
+func TestFailedReadInTheBackgroundIsFatal(t *testing.T) {
+	t.Parallel()
+	var broken errorfs.Toggle
+	broken.Injector = errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if on(".sst", errorfs.OpFileReadAt)(op) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	opts := options(errorfs.Wrap(vfs.NewMem(), &broken))
+	told := make(chan error, 10)
+	opts.OnFatal = func(err error) { told <- err }
+	s := mustOpen(t, dir, opts)
+	for range 2 {
+		writeSteps(t, s, 1, 10)
+		if err := s.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken.On()
+	lower, upper := objectBounds("cart.a")
+	if err := s.db.Compact(t.Context(), lower, upper, false); !errors.Is(err, syscall.EIO) {
+		t.Errorf("compact: %v, want EIO", err)
+	}
+	if err := <-told; !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("told: %v; want ErrFailed and EIO", err)
+	}
+	wantFailed(t, s)
+}
+
 // writeUntilFailure has four writers, each of which has to see the failure.
 func writeUntilFailure(t *testing.T, s *Store) {
 	var wg sync.WaitGroup
