@@ -1,0 +1,108 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+	"github.com/synadia-io/orbit.go/natscontext"
+
+	"github.com/perdure/perdure/internal/natsbus"
+	"github.com/perdure/perdure/internal/wire"
+)
+
+// natsFlags say how to reach NATS: flags first, then the variables that the nats command knows, then its context.
+type natsFlags struct {
+	server, context, creds, nkey, user, password, token, cert, key, ca string
+	namespace                                                          string
+	timeout                                                            time.Duration
+}
+
+func (f *natsFlags) add(c *cobra.Command) {
+	flags := c.PersistentFlags()
+	env := func(p *string, name, short, variable, what string) {
+		flags.StringVarP(p, name, short, os.Getenv(variable), what+" ("+variable+")")
+		flags.Lookup(name).DefValue = "" // a secret in the environment is not for the help
+	}
+	env(&f.server, "server", "s", "NATS_URL", "NATS servers; without any, the context's, or "+nats.DefaultURL)
+	env(&f.context, "context", "", "NATS_CONTEXT", "NATS context, as `nats context` keeps it")
+	env(&f.creds, "creds", "", "NATS_CREDS", "credentials file")
+	env(&f.nkey, "nkey", "", "NATS_NKEY", "nkey seed file")
+	env(&f.user, "user", "", "NATS_USER", "user")
+	env(&f.password, "password", "", "NATS_PASSWORD", "password")
+	env(&f.token, "token", "", "NATS_TOKEN", "token")
+	env(&f.cert, "tlscert", "", "NATS_CERT", "TLS certificate file")
+	env(&f.key, "tlskey", "", "NATS_KEY", "TLS key file")
+	env(&f.ca, "tlsca", "", "NATS_CA", "TLS certificate authority file")
+	flags.StringVar(&f.namespace, "namespace", cmp.Or(os.Getenv("PERDURE_NAMESPACE"), string(wire.DefaultNamespace)), "namespace of the objects (PERDURE_NAMESPACE)")
+	timeout, err := time.ParseDuration(os.Getenv("NATS_TIMEOUT"))
+	if err != nil {
+		timeout = 10 * time.Second
+	}
+	flags.DurationVar(&f.timeout, "timeout", timeout, "how long to wait at most (NATS_TIMEOUT)")
+}
+
+func (f *natsFlags) options() (options []nats.Option, err error) {
+	add := func(set string, o func() (nats.Option, error)) {
+		if set == "" || err != nil {
+			return
+		}
+		var option nats.Option
+		if option, err = o(); err == nil {
+			options = append(options, option)
+		}
+	}
+	add(f.creds, func() (nats.Option, error) { return nats.UserCredentials(f.creds), nil })
+	add(f.nkey, func() (nats.Option, error) { return nats.NkeyOptionFromSeed(f.nkey) })
+	add(f.user, func() (nats.Option, error) { return nats.UserInfo(f.user, f.password), nil })
+	add(f.token, func() (nats.Option, error) { return nats.Token(f.token), nil })
+	add(f.cert, func() (nats.Option, error) { return nats.ClientCert(f.cert, f.key), nil })
+	add(f.ca, func() (nats.Option, error) { return nats.RootCAs(f.ca), nil })
+	return append(options, nats.Name("perdure command"), nats.Timeout(f.timeout)), err
+}
+
+// connect opens a connection for one command.
+func (f *natsFlags) connect() (*nats.Conn, error) {
+	options, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	var nc *nats.Conn
+	where := cmp.Or(f.server, nats.DefaultURL)
+	if f.context != "" && f.server == "" {
+		where = "context " + f.context
+		nc, _, err = natscontext.Connect(f.context, options...)
+	} else {
+		nc, err = nats.Connect(where, options...)
+	}
+	if err != nil {
+		return nil, advise(fmt.Errorf("no connection to NATS at %s: %w", where, err),
+			"start one with `perdure dev`, or say where it is with --server or --context")
+	}
+	return nc, nil
+}
+
+// withClient runs f with a client of the namespace and a context that ends with the time-out.
+func (a *app) withClient(ctx context.Context, f func(ctx context.Context, c *natsbus.Client) error) error {
+	ns := wire.Subjects(a.nats.namespace)
+	if err := ns.Check(); err != nil {
+		return err
+	}
+	nc, err := a.nats.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	timed, cancel := context.WithTimeout(ctx, a.nats.timeout)
+	defer cancel()
+	err = f(timed, natsbus.NewClient(nc, ns))
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return advise(err, "give it more time with --timeout; it was %v", a.nats.timeout)
+	}
+	return err
+}

@@ -1,0 +1,112 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/natsbus"
+	"github.com/perdure/perdure/journal"
+)
+
+func (a *app) journal() *cobra.Command {
+	var from uint64
+	var limit int
+	c := &cobra.Command{
+		Use:   "journal CLASS/NAME",
+		Short: "Print every change of an object: when, what, which request, by whom",
+		Long: `Print every change of an object, from its first, without waking it. With --json a line is a commit, with its changes
+and its reply. What is in the journal and does not count is shown with its problem.`,
+		Example:           "  perdure journal counter/cart-99\n  perdure journal counter/cart-99 --json --from 5120 --limit 10",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeObject,
+		RunE: func(c *cobra.Command, args []string) error {
+			class, name, err := address(c, args[0])
+			if err != nil {
+				return err
+			}
+			if limit < 0 {
+				return usage(c, "--limit is %d; want at least 1, or 0 for all", limit)
+			}
+			return a.withClient(c.Context(), func(ctx context.Context, to *natsbus.Client) error {
+				return a.printJournal(ctx, to, class, name, journal.Seq(from), limit)
+			})
+		},
+	}
+	c.Flags().Uint64Var(&from, "from", 0, "first sequence of the partition's stream")
+	c.Flags().IntVar(&limit, "limit", 0, "at most so many changes; 0: all")
+	return c
+}
+
+func (a *app) printJournal(ctx context.Context, to engine.Inspector, class, name string, from journal.Seq, limit int) error {
+	var table *rows
+	if !a.json {
+		table = a.rows("seq", "version", "when", "method", "changes", "request", "caller")
+	}
+	printed := 0
+	for {
+		want := engine.ListMax
+		if limit > 0 {
+			want = min(want, limit-printed)
+		}
+		entries, next, err := to.Journal(ctx, class, name, from, want)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if limit > 0 && printed == limit {
+				break
+			}
+			printed++
+			if a.json {
+				if err := a.printJSON(e); err != nil {
+					return err
+				}
+				continue
+			}
+			table.add(fmt.Sprint(e.Seq), fmt.Sprint(e.Version), table.when(e.At), e.Method, a.changes(e, table.human), e.ID, callerOf(e.Caller))
+		}
+		if next == 0 || limit > 0 && printed == limit {
+			break
+		}
+		from = next
+	}
+	if a.json {
+		return nil
+	}
+	return table.end()
+}
+
+func callerOf(c engine.Caller) string {
+	if c.Verified != "" {
+		return c.Verified
+	}
+	return c.Claimed
+}
+
+// changes are the changes of a commit on one line, short on a terminal.
+func (a *app) changes(e engine.JournalEntry, short bool) string {
+	if e.Problem != "" {
+		return "PROBLEM: " + e.Problem
+	}
+	var parts []string
+	for _, c := range e.Changes {
+		text := c.Kind + " " + c.Key + c.Type
+		if len(c.Data) > 0 {
+			text += " " + string(c.Data)
+		}
+		parts = append(parts, text)
+	}
+	line := strings.Join(parts, "; ")
+	if short && utf8.RuneCountInString(line) > changesWidth {
+		line = string([]rune(line)[:changesWidth]) + "…"
+	}
+	return line
+}
+
+// changesWidth is how much of a commit's changes fits on a terminal's line.
+const changesWidth = 60
