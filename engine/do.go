@@ -42,9 +42,6 @@ func (w *Worker) Do(ctx context.Context, r Request) (Reply, error) {
 
 // submit checks a request and puts it into its object's mailbox. reply is called once, from any goroutine.
 func (w *Worker) submit(ctx context.Context, r Request, reply func(Reply, error)) {
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	err := w.route(ctx, &r, reply)
 	if err == nil {
 		return

@@ -126,7 +126,7 @@ func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, er
 	if err != nil {
 		return ObjectState{}, asError(w.storeFailed(err))
 	}
-	defer view.Close()
+	defer func() { _ = view.Close() }() // of a store that failed it does not matter
 	s := newState(view, snapshot.ID(class+"."+token), c)
 	r, err := ep.replay(ctx, s, token, snapshot.NewMemory(), false)
 	if err != nil {

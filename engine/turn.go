@@ -33,7 +33,6 @@ type turn struct {
 	o        *object
 	act      Activation
 	req      *Request
-	read     bool
 	now      time.Time
 	ctx      *turnContext
 	version  journal.Version // of the object before the turn

@@ -165,7 +165,7 @@ func (w *Worker) listen(ep *epoch) (stop func(), err error) {
 	if w.cfg.Listen == nil {
 		return func() {}, nil
 	}
-	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) { w.submit(nil, r, reply) })
+	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) { w.submit(w.life, r, reply) })
 }
 
 // alarm stops serving a partition and says why, in the log once and wherever somebody looks.

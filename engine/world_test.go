@@ -20,7 +20,7 @@ import (
 // The classes of these tests.
 
 // register is an object whose methods do what the test says.
-type register struct{ cache int }
+type register struct{}
 
 var registers = Class[register]{Name: "register", Limits: Limits{Idle: time.Hour}}
 

@@ -89,7 +89,7 @@ func (ns Subjects) SlotCalls(slot int) string { return fmt.Sprintf("%s.part.%d.c
 // Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
 func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
 
-// Object is the class and name token at the end of a subject of the kinds journal, snap and due:
+// Object is the class and name token of a subject of the kinds journal, snap and due:
 // <ns>.<kind>.<slot>.<class>.<token>.
 func (ns Subjects) Object(subject string) (class, token string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, string(ns)+".")
@@ -97,20 +97,23 @@ func (ns Subjects) Object(subject string) (class, token string, ok bool) {
 	if !ok || len(parts) != 4 {
 		return "", "", false
 	}
-	return parts[2], parts[3], true
+	kind, class, token := parts[0], parts[2], parts[3]
+	if kind != "journal" && kind != "snap" && kind != "due" || parts[1] != strconv.Itoa(Slot(class, token)) {
+		return "", "", false
+	}
+	return class, token, true
 }
 
 // SplitCall takes a slot's call subject apart: <ns>.part.<slot>.call.<class>.<token>.<method>.
 func (ns Subjects) SplitCall(subject string) (slot int, class, token, method string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, string(ns)+".part.")
-	if !ok {
-		return
-	}
-	var kind string
 	number, rest, _ := strings.Cut(rest, ".")
-	kind, rest, _ = strings.Cut(rest, ".")
+	rest, call := strings.CutPrefix(rest, "call.")
 	class, rest, _ = strings.Cut(rest, ".")
-	token, method, ok = strings.Cut(rest, ".")
+	token, method, two := strings.Cut(rest, ".")
 	slot, err := strconv.Atoi(number)
-	return slot, class, token, method, ok && err == nil && kind == "call"
+	if !ok || !call || !two || err != nil || slot < 0 || slot >= Slots || len(number) > 1 && number[0] == '0' || number[0] == '+' || strings.Contains(method, ".") {
+		return 0, "", "", "", false
+	}
+	return slot, class, token, method, true
 }

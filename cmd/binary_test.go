@@ -1,0 +1,201 @@
+package cmd
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/engine"
+)
+
+// binary builds the real program once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "perdure-bin")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "perdure")
+	out, err := exec.Command("go", "build", "-o", path, "./perdure").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
+
+// process is a `perdure dev` of a test, which ends with the test.
+type process struct {
+	t      testing.TB
+	path   string
+	args   []string
+	dir    string
+	http   string
+	nats   string
+	cmd    *exec.Cmd
+	stderr *bytes.Buffer
+	mu     sync.Mutex
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// newDev prepares a `perdure dev` with ports of its own; start starts it.
+func newDev(t testing.TB, args ...string) *process {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, path: path, dir: filepath.Join(t.TempDir(), "data"), http: freePort(t), nats: freePort(t)}
+	p.args = append([]string{"dev", "--data", p.dir, "--listen", p.http, "--nats-listen", p.nats}, args...)
+	t.Cleanup(p.kill)
+	return p
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stderr = new(bytes.Buffer)
+	p.cmd = exec.Command(p.path, p.args...)
+	p.cmd.Stderr = p.stderr
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// kill is SIGKILL, and waits until the process is gone.
+func (p *process) kill() { p.end(syscall.SIGKILL) }
+
+// stop is SIGTERM; it returns what the process wrote to standard error and how it ended.
+func (p *process) stop() (string, error) { return p.end(syscall.SIGTERM) }
+
+func (p *process) end(sig syscall.Signal) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return "", nil
+	}
+	_ = p.cmd.Process.Signal(sig) // it may have ended by itself
+	err := p.cmd.Wait()
+	p.cmd = nil
+	return p.stderr.String(), err
+}
+
+// wait returns what a process that ends by itself wrote to standard error, and its exit code.
+func (p *process) wait() (string, int) {
+	err := p.cmd.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	code := p.cmd.ProcessState.ExitCode()
+	p.cmd = nil
+	if err != nil && code < 0 {
+		p.t.Fatal(err)
+	}
+	return p.stderr.String(), code
+}
+
+// ready waits until it serves.
+func (p *process) ready() {
+	p.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		resp, err := http.Get("http://" + p.http + "/readyz")
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("not ready: %v\n%s", err, p.stderr)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func (p *process) begin() *process {
+	p.t.Helper()
+	p.start()
+	p.ready()
+	return p
+}
+
+// post sends one HTTP request and returns status, headers and body.
+func (p *process) send(ctx context.Context, method, path, body string, header ...string) (int, http.Header, string, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+p.http+path, strings.NewReader(body))
+	if err != nil {
+		return 0, nil, "", err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header, string(b), err
+}
+
+// want sends a request that must be answered so.
+func (p *process) want(status int, method, path, body string, header ...string) string {
+	p.t.Helper()
+	got, _, b, err := p.send(p.t.Context(), method, path, body, header...)
+	if err != nil || got != status {
+		p.t.Fatalf("%s %s: %d %s, %v; want %d", method, path, got, b, err, status)
+	}
+	return strings.TrimSpace(b)
+}
+
+// entries are an object's journal, by HTTP.
+func (p *process) entries(object string) (entries []engine.JournalEntry) {
+	p.t.Helper()
+	body := p.want(200, "GET", "/v1/objects/"+object+"/journal", "")
+	lines := bufio.NewScanner(strings.NewReader(body))
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e engine.JournalEntry
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			p.t.Fatalf("%s: %v", lines.Text(), err)
+		}
+		if e.Problem != "" {
+			p.t.Errorf("%s: sequence %d: %s", object, e.Seq, e.Problem)
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// run runs a command of the binary against the process's NATS server.
+func (p *process) run(args ...string) (stdout, stderr string, code int) {
+	p.t.Helper()
+	c := exec.Command(p.path, append(args, "--server", "nats://"+p.nats)...)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Run(); err != nil && c.ProcessState == nil {
+		p.t.Fatal(err)
+	}
+	return out.String(), errs.String(), c.ProcessState.ExitCode()
+}
