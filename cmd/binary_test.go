@@ -191,7 +191,8 @@ func (p *process) entries(object string) (entries []engine.JournalEntry) {
 // run runs a command of the binary against the process's NATS server.
 func (p *process) run(args ...string) (stdout, stderr string, code int) {
 	p.t.Helper()
-	c := exec.Command(p.path, append(args, "--server", "nats://"+p.nats)...)
+	c := exec.Command(p.path, args...)
+	c.Env = append(os.Environ(), "NATS_URL=nats://"+p.nats)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
 	if err := c.Run(); err != nil && c.ProcessState == nil {

@@ -60,7 +60,6 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 	}
 }
 
-
 const killObjects = 3
 
 // counted is a load that knows what it was told.
