@@ -3,6 +3,9 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"maps"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -56,6 +59,30 @@ func Call[R, I, O any](c CanCall, to Ref[R], method func(R, *Ctx, I) (O, error),
 // Read runs a read method.
 func Read[R, I, O any](c CanRead, to Ref[R], method func(R, View, I) (O, error), in I, opts ...CallOption) (O, error) {
 	return roundTrip[O](c.mayRead, to.Class, to.Name, method, in, opts)
+}
+
+// Fetch hands a whole HTTP request to the object's OnHTTP and writes the reply, or the problem: an HTTP server of your
+// own in front of objects. The body may have [BodyBytesMax] bytes.
+func Fetch[R any](e Env, to Ref[R], w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, BodyBytesMax))
+	if err != nil {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			err = Errorf(TooLarge, "the body has more than %d bytes", BodyBytesMax)
+		} else {
+			err = Errorf(Invalid, "read the body: %w", err)
+		}
+		WriteError(w, err)
+		return
+	}
+	reply, err := e.transport.Do(e, Request{Class: to.Class, Name: to.Name, Body: body,
+		HTTP: &HTTPRequest{Method: r.Method, URL: r.URL.RequestURI(), Host: r.Host, Header: r.Header}})
+	if err != nil {
+		WriteError(w, err)
+		return
+	}
+	maps.Copy(w.Header(), reply.Header)
+	w.WriteHeader(reply.Status)
+	_, _ = w.Write(reply.Body) // the client may be gone
 }
 
 // CallOption is given behind the argument of [Call] and [Read].

@@ -49,32 +49,38 @@ func places(t *testing.T, test func(t *testing.T, pl place)) {
 	})
 	t.Run("jetstream", func(t *testing.T) {
 		t.Parallel()
-		srv, err := realServer()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ns := wire.Subjects(fmt.Sprintf("t%d", placeNumber.Add(1)))
-		dial := func(ctx context.Context) (journal.Session, error) {
-			return jetstream.Dial(ctx, jetstream.Config{Options: []nats.Option{srv.InProcess()}, Namespace: ns})
-		}
-		s, err := dial(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.Close)
-		if _, err := s.(*jetstream.Session).Open(t.Context(), jetstream.Settings{Partitions: worldPartitions}); err != nil {
-			t.Fatal(err)
-		}
-		test(t, place{ns, dial, func(p int) (all []journal.Message) {
-			for m, err := range s.Log(p).Read(t.Context(), ">", 1) {
-				if err != nil {
-					t.Error(err)
-				}
-				all = append(all, m)
-			}
-			return all
-		}})
+		test(t, realPlace(t))
 	})
+}
+
+// realPlace is a namespace of the test's own on a real server.
+func realPlace(t *testing.T) place {
+	t.Helper()
+	srv, err := realServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := wire.Subjects(fmt.Sprintf("t%d", placeNumber.Add(1)))
+	dial := func(ctx context.Context) (journal.Session, error) {
+		return jetstream.Dial(ctx, jetstream.Config{Options: []nats.Option{srv.InProcess()}, Namespace: ns})
+	}
+	s, err := dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if _, err := s.(*jetstream.Session).Open(t.Context(), jetstream.Settings{Partitions: worldPartitions}); err != nil {
+		t.Fatal(err)
+	}
+	return place{ns, dial, func(p int) (all []journal.Message) {
+		for m, err := range s.Log(p).Read(t.Context(), ">", 1) {
+			if err != nil {
+				t.Error(err)
+			}
+			all = append(all, m)
+		}
+		return all
+	}}
 }
 
 // worker starts a worker at a place, through faults if there is a plan. Its store is empty.

@@ -394,6 +394,61 @@ func TestHTTPRepliesAreRecordedToTheByte(t *testing.T) {
 	}
 }
 
+func TestARequestThatWaitedTooLongIsNotRun(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	impatient := registers
+	impatient.Limits.QueueAge = 20 * time.Millisecond
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{impatient} })
+	w.ready(worker)
+	began, release := block(t, "slow")
+	first, second := make(chan error, 1), make(chan error, 1)
+	ask := func(method string, c chan error) {
+		worker.submit(t.Context(), Request{Class: "register", Name: "slow", Method: method, Body: []byte("1")}, func(_ Reply, err error) { c <- err })
+	}
+	ask("block", first)
+	<-began
+	ask("add", second)
+	since := worker.clock.Boot()
+	eventually(t, "the second has waited too long", func() bool { return worker.clock.Boot()-since > 25*time.Millisecond })
+	close(release)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if e := wantCode(t, <-second, Overloaded, "waited", "at most 20ms"); e.RetryAfter == 0 {
+		t.Error("no Retry-After")
+	}
+	if r := must(worker.Do(t.Context(), Request{Class: "register", Name: "slow", Method: "value"}))(t); string(r.Body) != "1" {
+		t.Errorf("%s", r.Body)
+	}
+}
+
+func TestTooMuchWaitingForAllObjectsIsOverload(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w", func(c *Config) { c.QueueBytes = 1 << 20 })
+	w.ready(worker)
+	began, release := block(t, "held")
+	held := make(chan error, 1)
+	worker.submit(t.Context(), Request{Class: "register", Name: "held", Method: "block", Body: []byte("1")}, func(_ Reply, err error) { held <- err })
+	<-began
+	body := []byte(`"` + strings.Repeat("x", 300<<10) + `"`)
+	answers := make(chan error, 10)
+	for range 4 {
+		worker.submit(t.Context(), Request{Class: "register", Name: "held", Method: "write", Body: body}, func(_ Reply, err error) { answers <- err })
+	}
+	wantCode(t, <-answers, Overloaded, "all objects of this worker") // the fourth; three wait
+	close(release)
+	for range 3 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhenTheDiskIsFullReadsGoOn(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)

@@ -261,7 +261,7 @@ func (ep *epoch) stray(m journal.Message, why string) {
 	ep.w.log.Error("message in the journal does not count", "why", why, "stream", ep.log.Stream(), "seq", m.Seq, "subject", m.Subject)
 }
 
-// readTimeout is how long the journal may take to answer when an object wakes up.
+// readTimeout is how long the journal may take to answer one question.
 const readTimeout = 15 * time.Second
 
 // wake brings the object into memory unless it is there.
@@ -301,9 +301,8 @@ func (o *object) wakeError(err error) error {
 func (o *object) rouse() error {
 	began := o.ep.w.clock.Boot()
 	if o.state == nil {
-		ctx, cancel := context.WithTimeout(o.ep.ctx, readTimeout)
-		defer cancel()
-		r, err := o.ep.replay(ctx, newState(o.ep.w.store, o.id, o.class), o.token, o.ep.w.store, true)
+		// No limit of time: a long journal takes long. Each question to the log has its own, and all end with the epoch.
+		r, err := o.ep.replay(o.ep.ctx, newState(o.ep.w.store, o.id, o.class), o.token, o.ep.w.store, true)
 		if err != nil {
 			return err
 		}

@@ -14,11 +14,9 @@
 package enginetest
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -149,46 +147,10 @@ func (w *World) must(err error) {
 // HTTP sends a request without a body to an object's OnHTTP and returns the status and the trimmed body. A refusal is
 // the problem that the gateway would answer with.
 func HTTP[R any](w *World, to engine.Ref[R], method, path string) (int, string) {
-	w.t.Helper()
-	r, err := http.NewRequestWithContext(w, method, path, nil)
-	w.must(err)
-	resp := Fetch(w, to, r)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	w.must(err)
-	return resp.StatusCode, strings.TrimSpace(string(body))
+	rec := httptest.NewRecorder()
+	engine.Fetch(w.Env, to, rec, httptest.NewRequestWithContext(w, method, path, nil))
+	return rec.Code, strings.TrimSpace(rec.Body.String())
 }
-
-// Fetch sends a whole HTTP request to an object's OnHTTP.
-func Fetch[R any](w *World, to engine.Ref[R], r *http.Request) *http.Response {
-	w.t.Helper()
-	var body []byte
-	if r.Body != nil {
-		var err error
-		body, err = io.ReadAll(r.Body)
-		w.must(err)
-	}
-	rec := &recorder{header: http.Header{}}
-	reply, err := w.client.Do(w, engine.Request{Class: to.Class, Name: to.Name, Body: body,
-		HTTP: &engine.HTTPRequest{Method: r.Method, URL: r.URL.RequestURI(), Host: r.Host, Header: r.Header}})
-	if err != nil {
-		engine.WriteError(rec, err)
-	} else {
-		rec.header, rec.status = reply.Header, reply.Status
-		rec.body.Write(reply.Body)
-	}
-	return &http.Response{StatusCode: rec.status, Header: rec.header, Body: io.NopCloser(&rec.body)}
-}
-
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
 
 // Journal is what an object is made of, a change a line: "put count 3", "delete count", "event opened {…}".
 func Journal[R any](w *World, of engine.Ref[R]) (lines []string) {
