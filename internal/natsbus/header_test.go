@@ -170,7 +170,7 @@ func TestAnotherSpellingOfANameIsRefusedWithTheRightOne(t *testing.T) {
 		"a%2eb": `want "a%2Eb"`,
 		"a%41":  `want "aA"`,
 		"a%":    "a percent sign in a name is written %25",
-		"a\xff": "want",
+		"a\xff": "is not UTF-8",
 	} {
 		_, err := decode("counter", token, "get", &nats.Msg{})
 		if !errors.Is(err, engine.Invalid) || !strings.Contains(err.Error(), want) {

@@ -134,7 +134,10 @@ func misspelled(token string, err error) error {
 	if name, bad := url.PathUnescape(token); bad == nil && wire.CheckName(name) == nil {
 		return engine.Errorf(engine.Invalid, "the object's name token %q has another spelling; want %q", token, wire.Escape(name))
 	}
-	return engine.Errorf(engine.Invalid, "%w; a percent sign in a name is written %%25", err)
+	if strings.Contains(token, "%") {
+		return engine.Errorf(engine.Invalid, "%w; a percent sign in a name is written %%25", err)
+	}
+	return engine.Errorf(engine.Invalid, "%w", err)
 }
 
 func refusal(r *engine.Request, err error) error {
