@@ -378,3 +378,49 @@ func TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestACleanStopHandsOverAtOnce: with a term of a minute, whoever follows would wait longer than this test does, unless
+// the one who left released its partitions.
+func TestACleanStopHandsOverAtOnce(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, pl place) {
+		long := func(c *Config) { c.LeaseTerm = time.Minute }
+		first := pl.worker(t, "first", nil, long)
+		client := NewClient(first)
+		for _, name := range append(namesIn(0, 3), namesIn(1, 3)...) {
+			if _, err := client.Do(t.Context(), Request{Class: "register", Name: name, Method: "add", Body: []byte("1")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first.Stop()
+		if _, err := first.Do(t.Context(), Request{Class: "register", Name: "o1", Method: "value"}); !errors.Is(err, Unavailable) {
+			t.Errorf("it still answers: %v", err)
+		}
+		second := pl.worker(t, "second", nil, long)
+		client = NewClient(second)
+		for _, name := range append(namesIn(0, 3), namesIn(1, 3)...) {
+			if r, err := client.Do(t.Context(), Request{Class: "register", Name: name, Method: "value"}); err != nil || string(r.Body) != "1" {
+				t.Errorf("%s: %s, %v", name, r.Body, err)
+			}
+		}
+		for p := range worldPartitions {
+			checkLog(t, pl.messages(p), pl.ns)
+		}
+	})
+}
+
+// TestAWorkerFollowsItsOwnFormerLifeAtOnce: it holds the lock on its folder, so the one that was killed is gone.
+func TestAWorkerFollowsItsOwnFormerLifeAtOnce(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, pl place) {
+		long := func(c *Config) { c.LeaseTerm = time.Minute }
+		for n := range 3 {
+			w := pl.worker(t, "same", nil, long)
+			r, err := NewClient(w).Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1")})
+			if err != nil || string(r.Body) != fmt.Sprint(n+1) {
+				t.Errorf("life %d: %s, %v", n, r.Body, err)
+			}
+			w.Kill()
+		}
+	})
+}

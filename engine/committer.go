@@ -209,7 +209,11 @@ func (c *committer) answered(a journal.Answer) {
 			c.ep.end(fmt.Errorf("append at %d: %s: %w", last, outcome, a.Err))
 			return
 		}
-		c.ep.durable(last, func() { c.told(s, last) })
+		if durable := c.ep.w.cfg.Durable; durable != nil {
+			durable(c.ep.log.Stream(), last, func() { c.told(s, last) })
+		} else {
+			c.told(s, last) // acknowledged is durable
+		}
 	}
 }
 

@@ -38,6 +38,9 @@ type epoch struct {
 	over    atomic.Bool
 	running sync.WaitGroup
 	press   chan struct{}
+	// evicting has an element for each object that is leaving memory. An epoch that ends forgets what it had in mind,
+	// and them with it.
+	evicting chan struct{}
 
 	mu      sync.Mutex
 	objects map[snapshot.ID]*object
@@ -97,16 +100,6 @@ func (ep *epoch) mayAnswer() error {
 }
 
 var errNoLease = errors.New("the worker's lease is not valid")
-
-// durable runs open when what is acknowledged at seq is durable as well. Here an acknowledgement is all it takes; where
-// worker and server share a process, a sync of theirs comes between (docs/design.md, group sync).
-func (ep *epoch) durable(seq journal.Seq, open func()) {
-	if ep.w.cfg.Durable == nil {
-		open()
-		return
-	}
-	ep.w.cfg.Durable(ep.log.Stream(), seq, open)
-}
 
 // end ends the epoch. The first cause is kept.
 func (ep *epoch) end(cause error) {
@@ -199,14 +192,25 @@ func (ep *epoch) sweep() {
 		over += ep.w.cfg.MemoryBytes / 10
 	}
 	for _, c := range idle {
-		if over > 0 || now-c.since >= c.o.class.Limits.Idle {
-			c.o.mu.Lock()
-			over -= int64(c.o.memory)
-			c.o.mu.Unlock()
-			c.o.chore(c.o.evict)
+		if over <= 0 && now-c.since < c.o.class.Limits.Idle {
+			continue
+		}
+		select {
+		case ep.evicting <- struct{}{}:
+		case <-ep.done:
+			return
+		}
+		c.o.mu.Lock()
+		over -= int64(c.o.memory)
+		c.o.mu.Unlock()
+		if !c.o.chore(func() { c.o.evict(); <-ep.evicting }) {
+			<-ep.evicting
 		}
 	}
 }
+
+// evictingMax is how many objects leave memory at a time: each has a goroutine meanwhile.
+const evictingMax = 64
 
 // drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
 func (ep *epoch) drain() {

@@ -43,8 +43,8 @@ type object struct {
 	turn       *turn
 	turnSince  time.Duration
 	turnTask   *task
-	watched    bool
-	gone       bool // evicted, or the epoch is over: ask for the object anew
+	watched    *time.Timer // runs while there may be a turn to give up
+	gone       bool        // evicted, or the epoch is over: ask for the object anew
 	idleSince  time.Duration
 	memory     int // what it counts for in the worker's budget
 
@@ -116,14 +116,16 @@ func (o *object) post(t *task) error {
 	return nil
 }
 
-// chore has the object's runner do something between two turns.
-func (o *object) chore(f func()) {
+// chore has the object's runner do something between two turns, unless the object is gone.
+func (o *object) chore(f func()) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.gone {
-		o.chores = append(o.chores, f)
-		o.start()
+	if o.gone {
+		return false
 	}
+	o.chores = append(o.chores, f)
+	o.start()
+	return true
 }
 
 // start runs the object unless it runs. Called with mu held.
@@ -185,6 +187,10 @@ func (o *object) serve(run int, tk *task) bool {
 		o.refuse(tk, Errorf(Overloaded, "the request waited %v for this object; at most %v", waited.Round(time.Millisecond), o.class.Limits.QueueAge).RetryIn(time.Second))
 		return true
 	}
+	if tk.ctx.Err() != nil { // nobody waits any more, and nothing has happened
+		o.refuse(tk, Errorf(Timeout, "the caller left before it began; nothing changed"))
+		return true
+	}
 	if err := o.wake(); err != nil {
 		o.refuse(tk, err)
 		return true
@@ -242,9 +248,8 @@ func (o *object) begin(tk *task, now time.Time, began time.Duration) *turn {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.turn, o.turnTask, o.turnSince = t, tk, began
-	if !o.watched {
-		o.watched = true
-		time.AfterFunc(o.class.Limits.Turn, o.watch)
+	if o.watched == nil {
+		o.watched = time.AfterFunc(o.class.Limits.Turn, o.watch)
 	}
 	return t
 }
@@ -256,18 +261,18 @@ func (o *object) watch() {
 	o.mu.Lock()
 	t, tk := o.turn, o.turnTask
 	if t == nil {
-		o.watched = false
+		o.watched = nil
 		o.mu.Unlock()
 		return
 	}
 	if left := limit - (o.ep.w.clock.Boot() - o.turnSince); left > 0 {
-		time.AfterFunc(left, o.watch)
+		o.watched = time.AfterFunc(left, o.watch)
 		o.mu.Unlock()
 		return
 	}
 	o.run++
 	run := o.run
-	o.turn, o.turnTask, o.watched = nil, nil, false
+	o.turn, o.turnTask, o.watched = nil, nil, nil
 	o.ep.running.Go(func() {
 		t.end()
 		o.act = nil
@@ -562,6 +567,14 @@ func (o *object) stored(r *record, seq journal.Seq) {
 	}
 }
 
+// leave makes the object one that is not there any more. Called with mu held.
+func (o *object) leave() {
+	o.gone = true
+	if o.watched != nil && o.turn == nil {
+		o.watched.Stop() // or the timer would keep the object until it fires
+	}
+}
+
 // drop ends the object with its epoch. Who waits for a commit that was sent gets an unknown outcome; nothing of the
 // others happened.
 func (o *object) drop() {
@@ -570,7 +583,7 @@ func (o *object) drop() {
 		o.mu.Unlock()
 		return
 	}
-	o.gone = true
+	o.leave()
 	sent := o.durable
 	if len(o.pending) > 0 {
 		sent = o.pending[0].version - 1

@@ -97,7 +97,7 @@ func (o *object) evict() {
 	o.mu.Lock()
 	busy := len(o.queue) > 0 || len(o.chores) > 0 || o.snapping || o.gone
 	if !busy {
-		o.gone = true
+		o.leave()
 		o.ep.w.memory.Add(-int64(o.memory))
 		o.memory = 0
 	}

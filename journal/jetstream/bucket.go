@@ -135,5 +135,5 @@ func quickAck(data []byte) (ack, bool) {
 	rest, ok2 := strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(rest, ","), " "), `"seq":`)
 	number, ok3 := strings.CutSuffix(strings.TrimSpace(rest), "}")
 	seq, err := strconv.ParseUint(number, 10, 64)
-	return ack{stream, journal.Seq(seq)}, ok && ok2 && ok3 && err == nil && seq > 0
+	return ack{stream, journal.Seq(seq)}, ok && ok2 && ok3 && err == nil && stream != "" && seq > 0
 }

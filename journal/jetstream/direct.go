@@ -105,12 +105,15 @@ func (d *directs) answered(m *nats.Msg) {
 }
 
 func (g *direct) take(m *nats.Msg) {
-	status := m.Header.Get("Status")
+	number, status := served(m.Header, "Nats-Sequence"), ""
+	if number == "" { // only messages of the stream have it, whatever else their author put into their headers
+		status = m.Header.Get("Status")
+	}
 	if status == "503" {
 		g.err = nats.ErrNoResponders
 		return
 	}
-	if before := m.Header.Get("Nats-Last-Sequence"); before != g.last && (status == "" || status == statusEnd) {
+	if before := served(m.Header, "Nats-Last-Sequence"); before != g.last && (status == "" || status == statusEnd) {
 		g.err = fmt.Errorf("a message is missing in the answer: %w", journal.ErrDamaged)
 		return
 	}
@@ -118,17 +121,27 @@ func (g *direct) take(m *nats.Msg) {
 		g.end = m.Header
 		return
 	}
-	g.last = m.Header.Get("Nats-Sequence")
-	seq, err := strconv.ParseUint(g.last, 10, 64)
+	g.last = number
+	seq, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {
 		g.err = fmt.Errorf("sequence: %w", err)
 		return
 	}
-	at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+	at, err := time.Parse(time.RFC3339Nano, served(m.Header, "Nats-Time-Stamp"))
 	if err != nil {
 		g.err = fmt.Errorf("time: %w", err)
 		return
 	}
-	g.messages = append(g.messages, journal.Message{Subject: m.Header.Get("Nats-Subject"), Header: ours(m.Header), Data: m.Data,
+	g.messages = append(g.messages, journal.Message{Subject: served(m.Header, "Nats-Subject"), Header: ours(m.Header), Data: m.Data,
 		Seq: journal.Seq(seq), Time: at})
+}
+
+// served is a header that the server sets. It comes behind those that the message was stored with, which may have the
+// same name if its author copied it from an answer.
+func served(h nats.Header, name string) string {
+	values := h[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +19,11 @@ import (
 	"github.com/perdure/perdure/journal/journaltest"
 )
 
-var testServer *server.Server
+// testServer serves all tests of the package, each in a namespace of its own; testStreams is to clean up with.
+var (
+	testServer  *server.Server
+	testStreams jetstream.JetStream
+)
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "perdure-jetstream")
@@ -30,7 +35,15 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	testServer.Start()
+	nc, err := nats.Connect("", nats.InProcessServer(testServer))
+	if err != nil {
+		panic(err)
+	}
+	if testStreams, err = jetstream.New(nc); err != nil {
+		panic(err)
+	}
 	code := m.Run()
+	nc.Close()
 	testServer.Shutdown()
 	testServer.WaitForShutdown()
 	_ = os.RemoveAll(dir)
@@ -50,11 +63,23 @@ func dial(t testing.TB, ns wire.Subjects) *Session {
 	return s
 }
 
-func newNamespace() wire.Subjects { return wire.Subjects(fmt.Sprintf("t%d", namespaces.Add(1))) }
+// newNamespace names a namespace, and deletes it behind the test: the server compares the subjects of a new stream with
+// those of all others, which gets slow when there are many.
+func newNamespace(t testing.TB) wire.Subjects {
+	ns := wire.Subjects(fmt.Sprintf("t%d", namespaces.Add(1)))
+	t.Cleanup(func() {
+		for _, name := range []string{ns.Stream(0), ns.Stream(1), ns.Stream(2), "KV_" + ns.Bucket()} {
+			if err := testStreams.DeleteStream(context.Background(), name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+				t.Errorf("delete %s: %v", name, err)
+			}
+		}
+	})
+	return ns
+}
 
 func TestJetStream(t *testing.T) {
 	journaltest.Test(t, func(t *testing.T) (wire.Subjects, func() journal.Session) {
-		ns := newNamespace()
+		ns := newNamespace(t)
 		if _, err := dial(t, ns).Open(t.Context(), Settings{Partitions: 2}); err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +89,7 @@ func TestJetStream(t *testing.T) {
 
 func TestANamespaceIsOpenedAsItWasMade(t *testing.T) {
 	t.Parallel()
-	ns := newNamespace()
+	ns := newNamespace(t)
 	s := dial(t, ns)
 	made, err := s.Open(t.Context(), Settings{Partitions: 3})
 	if err != nil || made.Partitions != 3 || len(made.ID) != 32 {
@@ -103,7 +128,7 @@ func TestANamespaceIsOpenedAsItWasMade(t *testing.T) {
 
 func TestANamespaceThatWasMadeInPartIsCompleted(t *testing.T) {
 	t.Parallel()
-	ns := newNamespace()
+	ns := newNamespace(t)
 	s := dial(t, ns)
 	js, err := jetstream.New(s.Conn())
 	if err != nil {
@@ -120,7 +145,7 @@ func TestANamespaceThatWasMadeInPartIsCompleted(t *testing.T) {
 func TestSessionEndsWithEitherConnection(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*Session){"main": func(s *Session) { s.main.Close() }, "lease": func(s *Session) { s.meta.Close() }} {
-		s := dial(t, newNamespace())
+		s := dial(t, newNamespace(t))
 		end(s)
 		select {
 		case <-s.Done():
@@ -159,7 +184,7 @@ func TestAcksAreReadInEveryForm(t *testing.T) {
 
 // BenchmarkAppend keeps a full window of 200-byte records in flight.
 func BenchmarkAppend(b *testing.B) {
-	ns := newNamespace()
+	ns := newNamespace(b)
 	s := dial(b, ns)
 	if _, err := s.Open(b.Context(), Settings{Partitions: 1}); err != nil {
 		b.Fatal(err)

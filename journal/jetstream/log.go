@@ -121,6 +121,8 @@ func (l *log) upTo(end nats.Header) (journal.Seq, error) {
 		return 0, fmt.Errorf("stream %s: %s: %w", l.name, why, journal.ErrDamaged)
 	case status != statusEnd:
 		return 0, fmt.Errorf("stream %s: direct get: %s %s", l.name, status, why)
+	case end.Get(pending) != "0": // the server sends so many bytes at most, and a message that it left out looks absent
+		return 0, fmt.Errorf("stream %s: direct get: %s messages are larger than the server's max_pending and were left out", l.name, end.Get(pending))
 	}
 	seq, err := strconv.ParseUint(end.Get("Nats-UpTo-Sequence"), 10, 64)
 	if err != nil {
@@ -135,14 +137,21 @@ const (
 	readBytes    = 4 << 20
 )
 
+// pending is the header that says how many messages there are behind an answer.
+const pending = "Nats-Num-Pending"
+
 // Read implements [journal.Reader].
 func (l *log) Read(ctx context.Context, subject string, from journal.Seq) iter.Seq2[journal.Message, error] {
 	return func(yield func(journal.Message, error) bool) {
+		more := "0" // messages that the last answer left for the next
 		for next := max(from, 1); ; {
 			batch, end, err := l.directs.get(ctx, l.name,
 				map[string]any{"next_by_subj": subject, "seq": next, "batch": readMessages, "max_bytes": readBytes})
 			if err == nil && end.Get("Status") == statusNotFound && len(batch) == 0 {
-				return // nothing from there on
+				if more != "0" { // they were purged meanwhile, or this replica is behind the last, or it cannot read them
+					yield(journal.Message{}, fmt.Errorf("stream %s: %s messages on %s from %d on were announced and did not come", l.name, more, subject, next))
+				}
+				return
 			}
 			if err == nil && end.Get("Status") != statusEnd {
 				err = fmt.Errorf("stream %s: direct get: %s %s", l.name, end.Get("Status"), end.Get("Description"))
@@ -157,7 +166,7 @@ func (l *log) Read(ctx context.Context, subject string, from journal.Seq) iter.S
 				}
 				next = m.Seq + 1
 			}
-			if end.Get("Nats-Num-Pending") == "0" || len(batch) == 0 {
+			if more = end.Get(pending); more == "0" || len(batch) == 0 {
 				return
 			}
 		}

@@ -57,34 +57,44 @@ func (e *SettingsError) Error() string {
 // there is written last, so one that was made in part is completed. From then on a stream that is missing is refused
 // (ErrMissing), never made anew: it would look like a journal without records.
 func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
-	js, err := jetstream.New(s.main)
+	js, err := jetstream.New(s.main, jetstream.WithDefaultTimeout(apiTimeout))
 	if err != nil {
 		return Namespace{}, err
 	}
 	if err := s.openBucket(ctx, js, want); err != nil {
 		return Namespace{}, err
 	}
-	value, _, err := s.Meta().Get(ctx, namespaceKey)
+	ns, err := s.Find(ctx)
 	if errors.Is(err, journal.ErrNotFound) {
 		return s.create(ctx, js, want)
 	}
 	if err != nil {
-		return Namespace{}, err
+		return ns, err
 	}
-	var ns Namespace
-	if err := json.Unmarshal(value, &ns); err != nil {
-		return ns, fmt.Errorf("key %s: %w", namespaceKey, err)
-	}
-	switch {
-	case ns.Wire != wireVersion:
-		return ns, fmt.Errorf("namespace %q speaks version %d of the contract, this program %d", s.ns, ns.Wire, wireVersion)
-	case want.Partitions != 0 && want.Partitions != ns.Partitions:
+	if want.Partitions != 0 && want.Partitions != ns.Partitions {
 		return ns, fmt.Errorf("namespace %q was made with %d partitions, which is for ever; %d were asked for", s.ns, ns.Partitions, want.Partitions)
 	}
 	for p := range ns.Partitions {
-		if err := s.checkStream(ctx, js, s.streamConfig(p, ns)); err != nil {
+		if _, err := s.checkStream(ctx, js, s.streamConfig(p, ns)); err != nil {
 			return ns, err
 		}
+	}
+	return ns, nil
+}
+
+// Find reads what the session's namespace was made with, and makes and checks nothing: ErrNotFound or ErrMissing if it
+// is not there.
+func (s *Session) Find(ctx context.Context) (Namespace, error) {
+	var ns Namespace
+	value, _, err := s.Meta().Get(ctx, namespaceKey)
+	if err != nil {
+		return ns, fmt.Errorf("namespace %q: %w", s.ns, err)
+	}
+	if err := json.Unmarshal(value, &ns); err != nil {
+		return ns, fmt.Errorf("key %s: %w", namespaceKey, err)
+	}
+	if ns.Wire != wireVersion {
+		return ns, fmt.Errorf("namespace %q speaks version %d of the contract, this program %d", s.ns, ns.Wire, wireVersion)
 	}
 	return ns, nil
 }
@@ -102,9 +112,18 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 		if _, err := js.CreateStream(ctx, cfg); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return ns, fmt.Errorf("make stream %s: %w", cfg.Name, err)
 		}
-		if err := s.checkStream(ctx, js, cfg); err != nil {
+		last, err := s.checkStream(ctx, js, cfg)
+		if err != nil {
 			return ns, err
 		}
+		if last == 0 {
+			continue
+		}
+		if _, err := s.Find(ctx); err == nil {
+			return s.Open(ctx, want) // another was first, and has begun to write
+		}
+		return ns, fmt.Errorf("stream %s ends at %d, so its namespace was there, but bucket %s lacks the key %s: %w; the server lost what the namespace "+
+			"was made with and who owned it last: restore the bucket from a backup", cfg.Name, last, s.ns.Bucket(), namespaceKey, journal.ErrMissing)
 	}
 	value, err := json.Marshal(ns)
 	if err != nil {
@@ -138,17 +157,22 @@ func (s *Session) streamConfig(p int, ns Namespace) jetstream.StreamConfig {
 	}
 }
 
-// checkStream compares a stream with what it must be.
-func (s *Session) checkStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+// checkStream compares a stream with what it must be, and returns its last position.
+func (s *Session) checkStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (last uint64, err error) {
 	stream, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
+		return 0, fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
 			"restore it from a backup, or use the right server; it is not made anew, since its objects would begin from nothing", want.Name, s.ns, journal.ErrMissing)
 	}
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", want.Name, err)
+		return 0, fmt.Errorf("stream %s: %w", want.Name, err)
 	}
-	have := stream.CachedInfo().Config
+	info := stream.CachedInfo()
+	return info.State.LastSeq, compare(want, info.Config)
+}
+
+// compare is a [SettingsError] if a stream is not what it must be.
+func compare(want, have jetstream.StreamConfig) error {
 	if diffs := differences(want, have); len(diffs) > 0 {
 		return &SettingsError{want.Name, diffs}
 	}
@@ -178,6 +202,10 @@ func differences(want, have jetstream.StreamConfig) (diffs []string) {
 	check("direct gets", want.AllowDirect, have.AllowDirect)
 	check("atomic publish", want.AllowAtomicPublish, have.AllowAtomicPublish)
 	check("compression", want.Compression, have.Compression)
+	check("persistence", want.PersistMode, have.PersistMode)
+	check("message counter", want.AllowMsgCounter, have.AllowMsgCounter)
+	check("message expiry", want.AllowMsgTTL, have.AllowMsgTTL)
+	check("purge denied", want.DenyPurge, have.DenyPurge)
 	check("no acknowledgements", want.NoAck, have.NoAck)
 	check("sealed", want.Sealed, have.Sealed)
 	check("republish", want.RePublish != nil, have.RePublish != nil)
@@ -213,17 +241,18 @@ func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want S
 		AllowRollup:       true,
 		DenyDelete:        true,
 	}
-	stream, err := js.Stream(ctx, cfg.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if _, err = js.CreateStream(ctx, cfg); err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return nil
-		}
+	_, err := js.CreateStream(ctx, cfg)
+	if err == nil {
+		return nil
 	}
+	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
+	}
+	stream, err := js.Stream(ctx, cfg.Name)
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", s.ns.Bucket(), err)
 	}
-	if have := stream.CachedInfo().Config; have.AllowDirect || have.MaxMsgsPerSubject != 1 || have.Storage != cfg.Storage || have.MaxAge != 0 {
-		return &SettingsError{cfg.Name, []string{"a bucket of this namespace has file storage, a history of 1, no age limit and no direct gets"}}
-	}
-	return nil
+	have := stream.CachedInfo().Config
+	cfg.Replicas = have.Replicas // the key in it says how many, and is not read yet
+	return compare(cfg, have)
 }

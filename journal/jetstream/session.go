@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,9 @@ var _ journal.Session = (*Session)(nil)
 
 // Dial opens the two connections of a session. Neither connects again by itself.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
 	s := &Session{ns: cmp.Or(cfg.Namespace, wire.DefaultNamespace), log: cfg.Log, done: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -60,11 +64,12 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 }
 
 func (s *Session) connect(ctx context.Context, cfg Config, use string) (*nats.Conn, error) {
-	options := append([]nats.Option{
-		nats.Name(cmp.Or(cfg.Name, "perdure") + " " + use),
+	// Ours come last: no option from elsewhere may make a connection come back by itself, or hide its end.
+	options := append(slices.Clone(cfg.Options),
+		nats.Name(cmp.Or(cfg.Name, "perdure")+" "+use),
 		nats.NoReconnect(),
 		nats.RetryOnFailedConnect(false),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, _ error) { s.end() }),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { s.end() }),
 		nats.ClosedHandler(func(*nats.Conn) { s.end() }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""
@@ -74,7 +79,7 @@ func (s *Session) connect(ctx context.Context, cfg Config, use string) (*nats.Co
 			// A slow consumer here is an alarm: the bounds of the mailboxes are below the pending limits.
 			s.log.Error("connection", "use", use, "subject", subject, "err", err)
 		}),
-	}, cfg.Options...)
+	)
 	if deadline, ok := ctx.Deadline(); ok {
 		options = append(options, nats.Timeout(time.Until(deadline)))
 	}

@@ -22,18 +22,15 @@ type writer struct {
 	sub    *nats.Subscription
 	closed atomic.Bool
 
-	// Owned by the goroutine that appends: the message and its headers are used again and again.
+	// Owned by the goroutine that appends: the message, its headers and their values are used again and again.
 	msg    nats.Msg
-	last   []string
 	header nats.Header
-	extra  map[string][]string
+	values map[string][]string // by header, one each
 }
 
 // Writer implements [journal.Log].
 func (l *log) Writer(answer func(journal.Answer)) (journal.Writer, error) {
-	w := &writer{log: l, answer: answer, prefix: l.nc.NewRespInbox() + ".", last: make([]string, 1),
-		header: nats.Header{}, extra: map[string][]string{}}
-	w.header[nats.ExpectedLastSeqHdr] = w.last
+	w := &writer{log: l, answer: answer, prefix: l.nc.NewRespInbox() + ".", header: nats.Header{}, values: map[string][]string{}}
 	var err error
 	if w.sub, err = l.nc.Subscribe(w.prefix+"*", w.answered); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", l.name, err)
@@ -53,23 +50,26 @@ func (w *writer) Append(last, subject journal.Seq, messages ...journal.Message) 
 		return w.appendBatch(last, subject, messages)
 	}
 	m := messages[0]
-	w.last[0] = strconv.FormatUint(uint64(last), 10)
+	clear(w.header) // a message has its own headers, and nothing of the one before
 	for k, v := range m.Header {
-		one := w.extra[k]
-		if one == nil {
-			one = make([]string, 1)
-			w.extra[k] = one
-		}
-		one[0] = v
-		w.header[k] = one
+		w.set(k, v)
+	}
+	w.set(nats.ExpectedLastSeqHdr, strconv.FormatUint(uint64(last), 10))
+	if subject != journal.NoSubjectCheck {
+		w.set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(uint64(subject), 10))
 	}
 	w.msg = nats.Msg{Subject: m.Subject, Data: m.Data, Header: w.header, Reply: w.reply(last + 1)}
-	if subject != journal.NoSubjectCheck {
-		w.header[nats.ExpectedLastSubjSeqHdr] = []string{strconv.FormatUint(uint64(subject), 10)}
+	return w.log.nc.PublishMsg(&w.msg)
+}
+
+func (w *writer) set(header, value string) {
+	one := w.values[header]
+	if one == nil {
+		one = make([]string, 1)
+		w.values[header] = one
 	}
-	err := w.log.nc.PublishMsg(&w.msg)
-	delete(w.header, nats.ExpectedLastSubjSeqHdr)
-	return err
+	one[0] = value
+	w.header[header] = one
 }
 
 func (w *writer) reply(seq journal.Seq) string { return w.prefix + strconv.FormatUint(uint64(seq), 10) }

@@ -35,6 +35,7 @@ type key struct {
 type stream struct {
 	messages []journal.Message // messages[i] is at position i+1
 	last     map[string]journal.Seq
+	damaged  map[journal.Seq]bool
 }
 
 // NewMemory makes an empty server.
@@ -48,7 +49,7 @@ func (m *Memory) Session(ns wire.Subjects, partitions int) *MemorySession {
 	defer m.mu.Unlock()
 	for p := range partitions {
 		if m.streams[ns.Stream(p)] == nil {
-			m.streams[ns.Stream(p)] = &stream{last: map[string]journal.Seq{}}
+			m.streams[ns.Stream(p)] = &stream{last: map[string]journal.Seq{}, damaged: map[journal.Seq]bool{}}
 		}
 	}
 	return &MemorySession{m: m, ns: ns, done: make(chan struct{})}
@@ -68,6 +69,22 @@ func (m *Memory) Overwrite(stream string, seq journal.Seq, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.streams[stream].messages[seq-1].Data = data
+}
+
+// Remove takes one message out of the middle of a stream, as a damaged block may.
+func (m *Memory) Remove(stream string, seq journal.Seq) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.streams[stream]
+	s.messages[seq-1] = journal.Message{Seq: seq}
+	s.reindex()
+}
+
+// Damage makes a message one that the log names and cannot deliver: who reads it gets ErrDamaged.
+func (m *Memory) Damage(stream string, seq journal.Seq) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.streams[stream].damaged[seq] = true
 }
 
 // Publish stores a message that no worker sent.
@@ -225,6 +242,14 @@ func (l memoryLog) open(ctx context.Context) (*stream, func(), error) {
 	return st, unlock, nil
 }
 
+// load is the message at a position.
+func (l memoryLog) load(st *stream, seq journal.Seq) (journal.Message, error) {
+	if st.damaged[seq] {
+		return journal.Message{}, fmt.Errorf("stream %s: sequence %d: %w", l.name, seq, journal.ErrDamaged)
+	}
+	return st.messages[seq-1], nil
+}
+
 func (l memoryLog) Stream() string { return l.name }
 
 func (l memoryLog) Last(ctx context.Context, subject string) (journal.Message, error) {
@@ -234,7 +259,7 @@ func (l memoryLog) Last(ctx context.Context, subject string) (journal.Message, e
 	}
 	defer unlock()
 	if seq := st.last[subject]; seq != 0 {
-		return st.messages[seq-1], nil
+		return l.load(st, seq)
 	}
 	return journal.Message{}, fmt.Errorf("stream %s: last on %s: %w", l.name, subject, journal.ErrNotFound)
 }
@@ -246,7 +271,7 @@ func (l memoryLog) At(ctx context.Context, seq journal.Seq) (journal.Message, er
 	}
 	defer unlock()
 	if seq >= 1 && seq <= st.end() && st.messages[seq-1].Subject != "" {
-		return st.messages[seq-1], nil
+		return l.load(st, seq)
 	}
 	return journal.Message{}, fmt.Errorf("stream %s: sequence %d: %w", l.name, seq, journal.ErrNotFound)
 }
@@ -262,7 +287,11 @@ func (l memoryLog) Tails(ctx context.Context, atLeast journal.Seq, subjects ...s
 	}
 	for _, subject := range subjects {
 		if seq := st.last[subject]; seq != 0 {
-			tails = append(tails, st.messages[seq-1])
+			m, err := l.load(st, seq)
+			if err != nil {
+				return nil, 0, err
+			}
+			tails = append(tails, m)
 		}
 	}
 	slices.SortFunc(tails, func(a, b journal.Message) int { return int(a.Seq) - int(b.Seq) })
@@ -282,11 +311,20 @@ func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) i
 				found = append(found, m)
 			}
 		}
+		for i, m := range found {
+			if _, err = l.load(st, m.Seq); err != nil {
+				found = found[:i]
+				break
+			}
+		}
 		unlock()
 		for _, m := range found {
 			if !yield(m, nil) {
 				return
 			}
+		}
+		if err != nil {
+			yield(journal.Message{}, err)
 		}
 	}
 }

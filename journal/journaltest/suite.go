@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
@@ -24,6 +23,9 @@ func Test(t *testing.T, open func(t *testing.T) (ns wire.Subjects, session func(
 		"AForeignMessageRefusesWhatIsBehindIt": testForeign,
 		"TheSubjectCheckRefuses":               testSubjectCheck,
 		"TheFenceRefusesAFullWindow":           testFence,
+		"TheFenceCutsAPipeline":                testFencedPipeline,
+		"AMessageHasItsOwnHeadersOnly":         testHeaders,
+		"FaultsDoWhatTheySay":                  testFaults,
 		"ReadersSeeWhatIsStored":               testRead,
 		"LongReadsAreComplete":                 testLongRead,
 		"PurgeLeavesTheRest":                   testPurge,
@@ -144,8 +146,8 @@ func testMeta(b *bench) {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
-	if diff := cmp.Diff([]string{"worker.a", "worker.b"}, keys); diff != "" {
-		b.Error(diff)
+	if want := []string{"worker.a", "worker.b"}; !slices.Equal(keys, want) {
+		b.Errorf("%v; want %v", keys, want)
 	}
 }
 
@@ -270,6 +272,109 @@ func testFence(b *bench) {
 	}
 }
 
+// testFencedPipeline begins an epoch while the former writer's window is on its way.
+func testFencedPipeline(b *bench) {
+	old, other := b.writer(), b.session().Log(0)
+	fence := []journal.Message{{Subject: b.ns.Epoch(0), Data: []byte("e")}}
+	for range journal.Window {
+		fence = append(fence, journal.Message{Subject: b.ns.Fence(0)})
+	}
+	var end journal.Seq
+	begun := make(chan error, 1)
+	for i := range journal.Seq(journal.Window) {
+		if i == journal.Window/2 {
+			go func() {
+				var err error
+				end, err = other.Begin(b.Context(), 0, fence...)
+				begun <- err
+			}()
+		}
+		b.must(old.Append(i, journal.NoSubjectCheck, b.message("a", fmt.Sprint(i))))
+	}
+	b.must(<-begun)
+	epoch, stored := end-journal.Window, 0
+	for range journal.Window {
+		a := <-b.answers
+		switch {
+		case a.Outcome == journal.Stored:
+			stored++
+		case a.Outcome != journal.Refused || a.Seq < epoch:
+			b.Errorf("%+v; the epoch began at %d", a, epoch)
+		}
+	}
+	for m, err := range b.log.Read(b.Context(), b.subject("a"), 1) {
+		b.must(err)
+		if m.Seq >= epoch {
+			b.Errorf("a stray at %d; the epoch began at %d", m.Seq, epoch)
+		}
+		stored--
+	}
+	if stored != 0 || b.end() < end {
+		b.Errorf("%d more acknowledged than stored; the end is %d after %d", stored, b.end(), end)
+	}
+}
+
+func testHeaders(b *bench) {
+	w := b.writer()
+	headers := []journal.Header{{"Perdure-Epoch": "1 x", "Perdure-Origin": "y"}, {"Perdure-Epoch": "2 x"}, nil}
+	for i, h := range headers {
+		b.must(w.Append(journal.Seq(i), journal.NoSubjectCheck, journal.Message{Subject: b.subject("a"), Header: h}))
+	}
+	b.want(journal.Stored, 1, 2, 3)
+	for i, h := range headers {
+		m, err := b.log.At(b.Context(), journal.Seq(i+1))
+		b.must(err)
+		if !maps.Equal(m.Header, h) {
+			b.Errorf("%d has headers %v; want %v", m.Seq, m.Header, h)
+		}
+	}
+}
+
+// testFaults sends three appends, the second with each fault.
+func testFaults(b *bench) {
+	type outcomes map[journal.Seq]journal.Outcome
+	const stored, refused = journal.Stored, journal.Refused
+	for _, test := range []struct {
+		fault          Fault
+		stored         journal.Seq
+		before, behind outcomes // the release
+	}{
+		{None, 3, outcomes{1: stored, 2: stored, 3: stored}, outcomes{}},
+		{Refuse, 1, outcomes{1: stored, 3: refused}, outcomes{2: refused}},
+		{Lose, 1, outcomes{1: stored, 3: refused}, outcomes{}},
+		{LoseAnswer, 3, outcomes{1: stored, 3: stored}, outcomes{}},
+		{Hold, 3, outcomes{1: stored, 3: stored}, outcomes{2: stored}},
+	} {
+		plan := &Plan{Append: func(_, i int) Fault { return []Fault{None, test.fault, None}[i] }}
+		w, err := Faulty(b.s, plan).Log(0).Writer(func(a journal.Answer) { b.answers <- a })
+		b.must(err)
+		from := b.end()
+		for i := range journal.Seq(3) {
+			b.must(w.Append(from+i, journal.NoSubjectCheck, b.message("a", "x")))
+		}
+		take := func(want outcomes) {
+			got := outcomes{}
+			for range want {
+				a := <-b.answers
+				got[a.Seq-from] = a.Outcome
+			}
+			if !maps.Equal(got, want) {
+				b.Errorf("fault %d: answers %v; want %v", test.fault, got, want)
+			}
+		}
+		take(test.before)
+		if plan.Held() != len(test.behind) {
+			b.Errorf("fault %d: %d answers are held", test.fault, plan.Held())
+		}
+		plan.Release()
+		take(test.behind)
+		w.Close()
+		if n := b.end() - from; n != test.stored || len(b.answers) != 0 {
+			b.Errorf("fault %d: %d are stored and %d answers too many; want %d and none", test.fault, n, len(b.answers), test.stored)
+		}
+	}
+}
+
 func testRead(b *bench) {
 	w := b.writer()
 	for i := range journal.Seq(10) {
@@ -308,8 +413,8 @@ func testRead(b *bench) {
 		subjects = append(subjects, s)
 	}
 	slices.Sort(subjects)
-	if diff := cmp.Diff([]string{b.subject("a"), b.subject("b")}, subjects); diff != "" {
-		b.Error(diff)
+	if want := []string{b.subject("a"), b.subject("b")}; !slices.Equal(subjects, want) {
+		b.Errorf("%v; want %v", subjects, want)
 	}
 	if b.s.Log(1).Stream() == b.log.Stream() || b.s.PayloadMax() < 1<<20 || b.s.Server() == "" {
 		b.Error(b.s.Log(1).Stream(), b.s.PayloadMax(), b.s.Server())
