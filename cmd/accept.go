@@ -51,7 +51,7 @@ func (a *app) accept(c *cobra.Command, p int, yes bool) error {
 		return advise(err, "say where NATS is with --server")
 	}
 	defer s.Close()
-	named, err := s.Open(ctx, jetstream.Settings{})
+	named, err := s.Find(ctx)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,44 @@ func TestConcurrentCallersEachCountOnce(t *testing.T) {
 	}
 }
 
+// TestFoldedStateIsCapturedWhileTurnsGoOn: the state that goes into the store is that of one record, however many turns
+// have run since.
+func TestFoldedStateIsCapturedWhileTurnsGoOn(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := snapshot.NewMemory()
+	sum := int64(0)
+	for range 3 {
+		worker := w.worker("w", func(c *Config) { c.Store = store })
+		client := NewClient(worker)
+		var wg sync.WaitGroup
+		const callers, each = 64, 100 // several captures of 1,024 commits each
+		for range callers {
+			wg.Go(func() {
+				for range each {
+					if _, err := Call(client.With(t.Context()), ledgers.Get("hot"), (*ledger).Add, 1); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		sum += callers * each
+		o := residentObject(worker, "ledger", "hot")
+		eventually(t, "captured", func() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.acked.version == journal.Version(sum) })
+		worker.Kill() // what is in the store was captured under load
+		raw, err := store.Get("ledger.hot", snapshot.State, "")
+		if err != nil || raw == nil {
+			t.Fatal("nothing was captured", err)
+		}
+		worker = w.worker("w", func(c *Config) { c.Store = store })
+		if n := must(Read(NewClient(worker).With(t.Context()), ledgers.Get("hot"), (*ledger).Value, nil))(t); n != sum {
+			t.Errorf("%d; want %d", n, sum)
+		}
+		worker.Kill()
+	}
+}
+
 func TestARestartFindsStateInTheStoreAndInTheJournal(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)

@@ -55,8 +55,25 @@ func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapsh
 	if err != nil {
 		return r, err
 	}
-	return r, ep.readRecords(ctx, &r, last, into)
+	for try := 0; ; try++ {
+		err := ep.readRecords(ctx, &r, last, into)
+		if try == behindTries || !errors.Is(err, errBehind) {
+			return r, err
+		}
+		if err := sleep(ctx, behindWait); err != nil {
+			return r, err
+		}
+	}
 }
+
+// A replica may be behind the one that answered Tails. It is asked again, from where the answer ended, before that
+// counts as damage.
+const (
+	behindTries = 20
+	behindWait  = 50 * time.Millisecond
+)
+
+var errBehind = fmt.Errorf("%w: the last record is not there", journal.ErrDamaged)
 
 func (b base) position() position { return position{b.Version, b.Seq, b.Hash, b.At} }
 
@@ -179,7 +196,7 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 	case odd != nil:
 		return odd
 	case !reached:
-		return fmt.Errorf("%w: stream %s ends before sequence %d of %s, which it names as the last", journal.ErrDamaged, ep.log.Stream(), last.Seq, s.id)
+		return fmt.Errorf("stream %s ends before sequence %d of %s, which it names as the last: %w", ep.log.Stream(), last.Seq, s.id, errBehind)
 	}
 	return nil
 }

@@ -110,10 +110,11 @@ const NoSubjectCheck = Seq(1<<64 - 1)
 
 // A Reader reads one partition's stream. Safe for concurrent use.
 type Reader interface {
-	// Last is the last message on a subject, from the stream's leader; ErrNotFound if there is none.
+	// Last is the last message on a subject, from the stream's leader; ErrNotFound if there is none, or if it is damaged
+	// (a server does not tell one from the other).
 	// It may still be old: nothing is decided by it that a compare-and-set does not confirm.
 	Last(ctx context.Context, subject string) (Message, error)
-	// At is the message at a position, from the stream's leader; ErrNotFound if there is none.
+	// At is the message at a position, from the stream's leader; ErrNotFound likewise.
 	At(ctx context.Context, seq Seq) (Message, error)
 	// Tails are the last messages of the given subjects (without wildcards; those that there are, by position), all
 	// as of one position of the stream, which it also returns and which is at least atLeast.
