@@ -99,7 +99,7 @@ func (a *app) logger(f devFlags) (*slog.Logger, error) {
 	}
 	switch format {
 	case "text":
-		return slog.New(tint.NewHandler(a.err, &tint.Options{Level: level, NoColor: !isTerminal(a.err) || os.Getenv("NO_COLOR") != ""})), nil
+		return slog.New(tint.NewTextHandler(a.err, &tint.Options{Level: level, NoColor: !isTerminal(a.err) || os.Getenv("NO_COLOR") != ""})), nil
 	case "json", "":
 		return slog.New(slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level})), nil
 	}
