@@ -39,16 +39,12 @@ what is accepted as lost is lost.`,
 }
 
 func (a *app) accept(c *cobra.Command, p int, yes bool) error {
-	options, err := a.nats.options()
-	if err != nil {
-		return err
-	}
 	ns := wire.Subjects(a.nats.namespace)
 	ctx, cancel := context.WithTimeout(c.Context(), max(a.nats.timeout, time.Minute))
 	defer cancel()
-	s, err := jetstream.Dial(ctx, jetstream.Config{URL: a.nats.server, Options: options, Namespace: ns})
+	s, err := jetstream.Dial(ctx, jetstream.Config{Dial: a.nats.dial, Namespace: ns})
 	if err != nil {
-		return advise(err, "say where NATS is with --server")
+		return err
 	}
 	defer s.Close()
 	named, err := s.Find(ctx)

@@ -2,6 +2,9 @@ package cmd
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -136,5 +139,35 @@ func TestWithoutAServerTheErrorSaysWhatToDo(t *testing.T) {
 	_, stderr, code := p.run("call", "counter/a", "value")
 	if code != exitUnavailable || !strings.Contains(stderr, "no connection to NATS at nats://"+p.nats) || !strings.Contains(stderr, "perdure dev") {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+func TestAContextOfTheNatsCommandIsUsed(t *testing.T) {
+	t.Parallel()
+	p := newDev(t).begin()
+	home := t.TempDir()
+	dir := filepath.Join(home, "nats", "context")
+	must(t, os.MkdirAll(dir, 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "mine.json"), []byte(`{"url":"nats://`+p.nats+`"}`), 0o600))
+	run := func(env string, args ...string) (string, int) {
+		c := exec.Command(p.path, args...)
+		c.Env = []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, env}
+		out, _ := c.CombinedOutput() // the exit code tells
+		return string(out), c.ProcessState.ExitCode()
+	}
+	for name, got := range map[string]func() (string, int){
+		"flag":     func() (string, int) { return run("X=", "call", "counter/a", "value", "--context", "mine") },
+		"variable": func() (string, int) { return run("NATS_CONTEXT=mine", "call", "counter/a", "value") },
+		"selected": func() (string, int) {
+			must(t, os.WriteFile(filepath.Join(home, "nats", "context.txt"), []byte("mine"), 0o600))
+			return run("X=", "call", "counter/a", "value")
+		},
+	} {
+		if out, code := got(); out != "0\n" || code != 0 {
+			t.Errorf("%s: %d %s", name, code, out)
+		}
+	}
+	if out, code := run("X=", "call", "counter/a", "value", "--context", "other"); code == 0 || !strings.Contains(out, "other") {
+		t.Errorf("%d %s", code, out)
 	}
 }

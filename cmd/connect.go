@@ -66,19 +66,21 @@ func (f *natsFlags) options() (options []nats.Option, err error) {
 	return append(options, nats.Name("perdure command"), nats.Timeout(f.timeout)), err
 }
 
-// connect opens a connection for one command.
-func (f *natsFlags) connect() (*nats.Conn, error) {
+// dial opens a connection: to the servers if they are named, else as the named or the selected context says, else to
+// the default.
+func (f *natsFlags) dial(more ...nats.Option) (*nats.Conn, error) {
 	options, err := f.options()
 	if err != nil {
 		return nil, err
 	}
+	options = append(options, more...)
+	where := f.server
 	var nc *nats.Conn
-	where := cmp.Or(f.server, nats.DefaultURL)
-	if f.context != "" && f.server == "" {
-		where = "context " + f.context
-		nc, _, err = natscontext.Connect(f.context, options...)
+	if f.server != "" {
+		nc, err = nats.Connect(f.server, options...)
 	} else {
-		nc, err = nats.Connect(where, options...)
+		where = cmp.Or(f.context, "the selected context, or "+nats.DefaultURL)
+		nc, _, err = natscontext.Connect(f.context, options...)
 	}
 	if err != nil {
 		return nil, advise(fmt.Errorf("no connection to NATS at %s: %w", where, err),
@@ -93,7 +95,7 @@ func (a *app) withClient(ctx context.Context, f func(ctx context.Context, c *nat
 	if err := ns.Check(); err != nil {
 		return err
 	}
-	nc, err := a.nats.connect()
+	nc, err := a.nats.dial()
 	if err != nil {
 		return err
 	}

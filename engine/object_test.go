@@ -1,10 +1,14 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -150,18 +154,18 @@ func TestAnObjectLargerThanTheMemoryBudgetWorks(t *testing.T) {
 	}
 }
 
-func TestAnObjectWithoutWorkHasNoGoroutine(t *testing.T) {
+func TestAnObjectWithoutWorkHasNoGoroutine(t *testing.T) { // not parallel: it counts goroutines
 	w := newServer(t)
 	worker := w.worker("w")
+	w.ready(worker)
 	env := NewClient(worker).With(t.Context())
+	before := runtime.NumGoroutine()
 	for i := range 200 {
 		must(Call(env, registers.Get(fmt.Sprint(i)), (*register).Add, 1))(t)
 	}
-	for p := range worker.epochs {
-		ep := worker.epochs[p].Load()
-		for _, o := range ep.objects {
-			eventually(t, "asleep", func() bool { _, idle := o.idle(); return idle })
-		}
+	eventually(t, "asleep", func() bool { return runtime.NumGoroutine() <= before+5 })
+	if n := worker.Status().Resident; n != 200 {
+		t.Errorf("%d are in memory", n)
 	}
 }
 
@@ -520,4 +524,46 @@ func TestACallerThatGivesUpIsNotWaitedFor(t *testing.T) {
 		r, err := worker.Do(t.Context(), Request{Class: "register", Name: "left", Method: "value"})
 		return err == nil && string(r.Body) == "5"
 	})
+}
+
+func TestAPanicIsForTheLog(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	var log lockedBuffer
+	worker := w.worker("w", func(c *Config) {
+		c.Classes, c.Log = []AnyClass{slashes}, slog.New(slog.NewJSONHandler(&log, nil))
+	})
+	env := NewClient(worker).With(t.Context())
+	_, err := Call(env, slashes.Get("a"), (*slashed).Panic, nil)
+	e := wantCode(t, err, Internal)
+	if out, _ := json.Marshal(ProblemOf(e)); strings.Contains(string(out), "secret") || e.RequestID == "" {
+		t.Errorf("the caller is told %s", out)
+	}
+	for _, want := range []string{"secret of a", "storage_test.go", e.RequestID, "slashed/a"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log has nothing of %q:\n%s", want, log.String())
+		}
+	}
+	if n := must(Read(env, slashes.Get("a"), (*slashed).N, nil))(t); n != 0 {
+		t.Errorf("the panic changed something: %d", n)
+	}
+	_, err = Call(env, slashes.Get("a"), (*slashed).Put, nil)
+	wantCode(t, err, Internal, "has a slash")
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

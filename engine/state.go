@@ -158,7 +158,7 @@ func (s *state) entries(from, to string, reverse bool, above map[string]cell) it
 		slices.Reverse(over)
 	}
 	stored := s.stored
-	before := func(a, b string) bool { return (a < b) != reverse }
+	before := func(a, b string) bool { return a != b && a < b != reverse }
 	return func(yield func(string, entryOrError) bool) {
 		i := 0
 		emit := func(upTo string, all bool) bool { // overlaid entries before a key of the store

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Key is one stored value: const count = engine.Key[int64]("count").
@@ -19,7 +20,14 @@ func (k Key[V]) Get(v View) V { val, _ := k.Lookup(v); return val }
 func (k Key[V]) Lookup(v View) (V, bool) { return load[V](v.live(), string(k)) }
 
 // Put stores a value. What does not encode fails the turn.
-func (k Key[V]) Put(ctx *Ctx, val V) { store(ctx.writable(), string(k), val) }
+// A key with a slash would be an entry of a [Map], and fails the turn.
+func (k Key[V]) Put(ctx *Ctx, val V) {
+	t := ctx.writable()
+	if strings.Contains(string(k), "/") {
+		t.fail(Internal, "key %q has a slash, as the entries of a Map have: use a Map", string(k))
+	}
+	store(t, string(k), val)
+}
 
 // Delete removes the value.
 func (k Key[V]) Delete(ctx *Ctx) { ctx.writable().delete(string(k)) }

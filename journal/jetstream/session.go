@@ -22,7 +22,9 @@ import (
 
 // Config says where a session connects.
 type Config struct {
-	URL       string        // of the servers; empty with nats.InProcessServer among the options
+	// Dial opens a connection with these options besides its own. Default: nats.Connect, to nats.DefaultURL or to the
+	// server in this process that is among the options.
+	Dial      func(options ...nats.Option) (*nats.Conn, error)
 	Options   []nats.Option // credentials, TLS, and the like, for both connections
 	Namespace wire.Subjects // default "objects"
 	Name      string        // of the connections, for people
@@ -83,9 +85,13 @@ func (s *Session) connect(ctx context.Context, cfg Config, use string) (*nats.Co
 	if deadline, ok := ctx.Deadline(); ok {
 		options = append(options, nats.Timeout(time.Until(deadline)))
 	}
-	nc, err := nats.Connect(cfg.URL, options...)
+	dial := cfg.Dial
+	if dial == nil {
+		dial = func(options ...nats.Option) (*nats.Conn, error) { return nats.Connect("", options...) }
+	}
+	nc, err := dial(options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", cmp.Or(cfg.URL, "the server in this process"), err)
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return nc, nil
 }
