@@ -13,7 +13,7 @@ import (
 	"github.com/perdure/perdure/engine"
 )
 
-func eventually(t *testing.T, is func() bool) {
+func eventually(t testing.TB, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !is(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {

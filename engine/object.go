@@ -191,7 +191,9 @@ func (o *object) serve(run int, tk *task) bool {
 		o.refuse(tk, Errorf(Timeout, "the caller left before it began; nothing changed"))
 		return true
 	}
-	if err := o.wake(); err != nil {
+	if err := o.wake(run, tk); errors.Is(err, errGivenUp) {
+		return false
+	} else if err != nil {
 		o.refuse(tk, err)
 		return true
 	}
@@ -245,13 +247,18 @@ func (o *object) now() time.Time {
 func (o *object) begin(tk *task, now time.Time, began time.Duration) *turn {
 	deadline := time.Now().Add(min(o.class.Limits.Turn, tk.req.Deadline.Sub(o.ep.w.clock.Now())))
 	t := &turn{o: o, act: o.act, req: tk.req, now: now, version: o.state.version, ctx: newTurnContext(tk.ctx, deadline)}
+	o.arm(t, tk, began)
+	return t
+}
+
+// arm makes a turn the one that runs, and that is given up when it runs too long.
+func (o *object) arm(t *turn, tk *task, began time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.turn, o.turnTask, o.turnSince = t, tk, began
 	if o.watched == nil {
 		o.watched = time.AfterFunc(o.class.Limits.Turn, o.watch)
 	}
-	return t
 }
 
 // watch gives up a turn that is beyond its limit: the caller is told, the activation is dropped, and another goroutine

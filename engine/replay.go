@@ -281,8 +281,9 @@ func (ep *epoch) stray(m journal.Message, why string) {
 // readTimeout is how long the journal may take to answer one question.
 const readTimeout = 15 * time.Second
 
-// wake brings the object into memory unless it is there.
-func (o *object) wake() error {
+// wake brings the object into memory unless it is there. errGivenUp means that this goroutine does not run the object
+// any more.
+func (o *object) wake(run int, tk *task) error {
 	if o.act != nil {
 		return nil
 	}
@@ -290,8 +291,11 @@ func (o *object) wake() error {
 	if o.broken != nil && now < o.retryAt {
 		return o.broken
 	}
-	err := o.rouse()
-	if err == nil {
+	err := o.rouse(run, tk)
+	switch {
+	case errors.Is(err, errGivenUp):
+		return err
+	case err == nil:
 		o.broken = nil
 		return nil
 	}
@@ -315,7 +319,7 @@ func (o *object) wakeError(err error) error {
 	return unavailable(err)
 }
 
-func (o *object) rouse() error {
+func (o *object) rouse(run int, tk *task) error {
 	began := o.ep.w.clock.Boot()
 	if o.state == nil {
 		// No limit of time: a long journal takes long. Each question to the log has its own, and all end with the epoch.
@@ -336,5 +340,5 @@ func (o *object) rouse() error {
 		}
 		o.act = act
 	}
-	return wakeUp(o, o.act)
+	return wakeUp(o, o.act, run, tk)
 }

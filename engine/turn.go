@@ -205,22 +205,35 @@ type panicked struct{ error }
 
 func (p panicked) Unwrap() error { return p.error }
 
-// wakeUp runs the class's OnWake as a read.
-func wakeUp(o *object, act Activation) (err error) {
+// errGivenUp says that another goroutine runs the object: what this one was in took too long.
+var errGivenUp = errors.New("given up")
+
+// wakeUp runs the class's OnWake as a read, for the request that wakes the object. It has a turn's time.
+func wakeUp(o *object, act Activation, run int, tk *task) error {
 	h, ok := act.Hooks().(WakeHandler)
 	if !ok {
 		return nil
 	}
-	t := &turn{o: o, act: act, req: &Request{Method: "OnWake", read: true}, now: o.now(), version: o.state.version,
-		ctx: newTurnContext(context.Background(), time.Time{})}
-	defer t.end()
+	req := &Request{Method: "OnWake", ID: tk.req.ID, Session: tk.req.Session, made: tk.req.made, read: true}
+	t := &turn{o: o, act: act, req: req, now: o.now(), version: o.state.version,
+		ctx: newTurnContext(tk.ctx, time.Now().Add(o.class.Limits.Turn))}
+	o.arm(t, tk, o.ep.w.clock.Boot())
+	err := t.wake(h)
+	if !o.finish(run, t) {
+		return errGivenUp
+	}
+	return err
+}
+
+func (t *turn) wake(h WakeHandler) (err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		switch {
+		case t.failed != nil:
+			err = t.failed
+		case p != nil:
 			t.log().Error("OnWake panicked", "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("OnWake: panic: %v", p)
-		}
-		if t.failed != nil {
-			err = t.failed
 		}
 	}()
 	return remote(h.OnWake(&Ctx{t.ctx, t}))
