@@ -22,17 +22,19 @@ type replayed struct {
 }
 
 // replay rebuilds an object: what the store has, or a snapshot record, and the records after it. into is where a
-// snapshot record is unpacked and a long tail spilled; the same as the state's store when the object wakes up. trust lets
-// what the store had as all in this very epoch count as all: only one who knows that no commit came since may ask so.
+// snapshot record is unpacked.
+//
+// An object that wakes has into as its store: a long tail is spilled there, and what the store had as all in this very
+// epoch counts as all, since no commit came since. Whoever only looks knows neither.
 //
 // It is complete, whichever replica answers: Tails is as of a position that is at least the highest that this owner
 // saw acknowledged, its epoch included, and the records are read until they reach the one that Tails named.
-func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapshot.Store, trust bool) (replayed, error) {
+func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapshot.Store, waking bool) (replayed, error) {
 	if err := s.load(); err != nil {
 		ep.w.log.Warn("snapshot not readable; the object is rebuilt from its journal", "object", s.id, "err", err)
 		s.forget()
 	}
-	if trust && s.stored && s.base.Epoch == ep.id && s.base.Life == ep.life {
+	if waking && s.stored && s.base.Epoch == ep.id && s.base.Life == ep.life {
 		return ep.activate(s, s.base.position(), s.base.Seq)
 	}
 	last, snap, err := ep.tails(ctx, s.class.Name, token)
@@ -56,7 +58,7 @@ func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapsh
 		return r, err
 	}
 	for try := 0; ; try++ {
-		err := ep.readRecords(ctx, &r, last, into)
+		err := ep.readRecords(ctx, &r, last, waking)
 		if try == behindTries || !errors.Is(err, errBehind) {
 			return r, err
 		}
@@ -151,7 +153,7 @@ func (ep *epoch) compare(s *state, last *journal.Message) error {
 }
 
 // readRecords applies the records after r.at up to last.
-func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Message, into snapshot.Store) error {
+func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Message, spill bool) error {
 	s := r.state
 	var odd error // the last record with this epoch that does not fit, until one that fits shows that it was a stray
 	reached := r.at.seq == last.Seq
@@ -185,8 +187,8 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 			if err := r.apply(m, rec); err != nil {
 				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: err}
 			}
-			if s.tailBytes > flushBytes {
-				if err := r.spill(ep, into); err != nil {
+			if spill && s.tailBytes > flushBytes {
+				if err := r.spill(ep); err != nil {
 					return err
 				}
 			}
@@ -217,7 +219,7 @@ func (r *replayed) apply(m journal.Message, rec *journal.Record) error {
 }
 
 // spill writes what was replayed so far, so that a long tail does not have to be in memory.
-func (r *replayed) spill(ep *epoch, into snapshot.Store) error {
+func (r *replayed) spill(ep *epoch) error {
 	folded, err := r.act.State()
 	if err != nil {
 		return fmt.Errorf("fold %s: %w", r.state.id, err)
@@ -225,7 +227,7 @@ func (r *replayed) spill(ep *epoch, into snapshot.Store) error {
 	b := r.state.base
 	b.Version, b.Seq, b.Hash, b.At, b.Life = r.at.version, r.at.seq, r.at.hash, r.at.at, ep.life
 	b.Epoch = journal.EpochID{} // not known to be all
-	return r.state.flush(into, b, folded)
+	return r.state.flush(ep.w.store, b, folded)
 }
 
 // unpack takes a snapshot record as the base.

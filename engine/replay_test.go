@@ -354,6 +354,37 @@ func TestListsAreCompleteAfterAWipe(t *testing.T) {
 	}
 }
 
+func TestLookingAtALongJournalShowsAllOfIt(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := snapshot.NewMemory()
+	worker := w.worker("w", func(c *Config) { c.Store = store })
+	env := NewClient(worker).With(t.Context())
+	for i := range 10 { // each of them more than what a replay keeps in memory
+		must(Call(env, registers.Get("big"), (*register).Fill, fill{i * 300, 300, 300}))(t)
+		if i == 4 {
+			o := residentObject(worker, "register", "big")
+			o.chore(o.evict)
+		}
+	}
+	look := func(worker *Worker) {
+		t.Helper()
+		st := must(worker.State(t.Context(), "register", "big"))(t)
+		if len(st.Storage) != 3000 || st.Version != 10 {
+			t.Errorf("%d keys at version %d", len(st.Storage), st.Version)
+		}
+	}
+	look(worker)
+	worker.Kill()
+	worker = w.worker("w", func(c *Config) { c.Store = store }) // the store has a part
+	w.ready(worker)
+	look(worker)
+	worker.Kill()
+	worker = w.worker("w") // the store has nothing
+	w.ready(worker)
+	look(worker)
+}
+
 func TestLookingWakesNothing(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)
