@@ -47,7 +47,7 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 			var body []byte
 			switch {
 			case len(args) == 3 && args[2] == "-":
-				if body, err = io.ReadAll(io.LimitReader(a.in, engine.BodyBytesMax+1)); err != nil {
+				if body, err = readInput(c.Context(), a.in); err != nil {
 					return fmt.Errorf("read the argument: %w", err)
 				}
 			case len(args) == 3:
@@ -67,4 +67,19 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 	c.Flags().StringVar(&id, "id", "", "the request's id: a repeat gets the recorded reply")
 	c.Flags().StringVar(&caller, "caller", "", "who asks, for the journal")
 	return c
+}
+
+// readInput reads an argument, or gives up when ctx ends: a terminal may never send the end.
+func readInput(ctx context.Context, in io.Reader) (body []byte, err error) {
+	done := make(chan struct{})
+	go func() { // ends with the process at the latest
+		defer close(done)
+		body, err = io.ReadAll(io.LimitReader(in, engine.BodyBytesMax+1))
+	}()
+	select {
+	case <-done:
+		return body, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
