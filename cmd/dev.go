@@ -3,19 +3,13 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"sync"
-	"text/tabwriter"
+	"syscall"
 	"time"
 
 	"github.com/lmittmann/tint"
@@ -38,12 +32,6 @@ type devFlags struct {
 	partitions, memoryMB                                int
 	reserveMin                                          uint64
 }
-
-// The reserve of free disk: a share of it, and at least so much.
-const (
-	reservePercent  = 5
-	reserveBytesMin = 256 << 20
-)
 
 func (a *app) dev() *cobra.Command {
 	var f devFlags
@@ -99,7 +87,7 @@ func (a *app) logger(f devFlags) (*slog.Logger, error) {
 	}
 	switch format {
 	case "text":
-		return slog.New(tint.NewTextHandler(a.err, &tint.Options{Level: level, NoColor: !isTerminal(a.err) || os.Getenv("NO_COLOR") != ""})), nil
+		return slog.New(tint.NewTextHandler(a.err, &tint.Options{Level: level, NoColor: !isColored(a.err)})), nil
 	case "json", "":
 		return slog.New(slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level})), nil
 	}
@@ -133,12 +121,9 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 		return usage(c, "--memory is %d, want at least 1; --partitions is %d, want 1 to %d", f.memoryMB, f.partitions, wire.Slots)
 	}
 	d := &dev{flags: f, classes: a.classes, log: log, ns: wire.Subjects(a.nats.namespace)}
-	if err := d.ns.Check(); err != nil {
-		return usage(c, "--namespace: %v", err)
-	}
 	// Ports first, then the folder's lock: nothing is touched by a second one.
-	if d.http, err = net.Listen("tcp", f.listen); err != nil {
-		return advise(fmt.Errorf("listen for HTTP: %w", err), "another program has the port: choose one with --listen, such as --listen 127.0.0.1:8081")
+	if d.http, err = listen(f.listen); err != nil {
+		return err
 	}
 	defer d.http.Close()
 	lock, err := lockFolder(f.data)
@@ -152,23 +137,30 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 		return err
 	}
 	defer d.server.Shutdown()
-	return d.run(c.Context(), func() { d.banner(a) })
+	return d.run(c.Context(), func() { d.banner(a.err) })
 }
 
-func lockFolder(dir string) (*embed.Lock, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err == nil {
+		return l, nil
 	}
-	lock, err := embed.LockDir(dir)
-	if errors.Is(err, embed.ErrLocked) {
-		return nil, advise(err, "one process at a time has a data folder: stop the other one, or choose another with --data")
+	advice := "choose an address of this machine with --listen, such as --listen 127.0.0.1:8080"
+	if errors.Is(err, syscall.EADDRINUSE) {
+		advice = "another program has the port: stop it, or choose one with --listen, such as --listen 127.0.0.1:8081"
 	}
-	return lock, err
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // the address is said already
+	}
+	return nil, advise(fmt.Errorf("listen for HTTP on %s: %w", address, err), "%s", advice)
 }
 
 // run opens the namespace and the store, and serves until ctx is done.
 func (d *dev) run(ctx context.Context, ready func()) error {
 	if err := d.openNamespace(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
 		return err
 	}
 	id, err := workerID(d.flags.data)
@@ -227,18 +219,6 @@ func (d *dev) config(id string) engine.Config {
 	}
 }
 
-// mayWrite keeps a reserve of free disk: a stream that meets a full one stops until its server starts again.
-func mayWrite(dir string, reserveMin uint64) error {
-	free, total, err := embed.DiskFree(dir)
-	if err != nil {
-		return nil // not knowing is no reason to stop; a full disk will say so
-	}
-	if reserve := max(total/100*reservePercent, reserveMin); free < reserve {
-		return fmt.Errorf("%d MiB of disk are free, and %d MiB are kept as a reserve", free>>20, reserve>>20)
-	}
-	return nil
-}
-
 // serve runs worker, admin service and gateway, and ends them in the order in which callers notice least.
 func (d *dev) serve(ctx context.Context, failed <-chan error, ready func()) error {
 	admin, err := nats.Connect("", d.server.InProcess(), nats.Name("perdure admin"))
@@ -255,113 +235,50 @@ func (d *dev) serve(ctx context.Context, failed <-chan error, ready func()) erro
 	if err != nil {
 		return err
 	}
-	// The worker outlives the gateway: requests that are under way get their answers.
 	serving, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	var wg sync.WaitGroup
-	wg.Go(func() { end(gateway.Serve(serving, d.http, front)) })
 	working, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWorker()
-	worked := make(chan error, 1)
-	wg.Go(func() {
-		err := d.worker.Run(working)
-		worked <- err
-		end(cmp.Or(err, errWorkerEnded))
-	})
-	wg.Go(func() {
-		if d.awaitReady(serving) {
-			ready()
-		}
-	})
-	wg.Go(func() {
-		select {
-		case err := <-failed:
-			d.worker.Fail(err)
-		case <-serving.Done():
-		}
-	})
+	var wg, gate sync.WaitGroup
+	var cutOff, broken error // of gateway and worker; read when they have ended
+	gate.Go(func() { cutOff = gateway.Serve(serving, d.http, front); end(cutOff) })
+	wg.Go(func() { broken = d.worker.Run(working); end(cmp.Or(broken, errWorkerEnded)) })
+	wg.Go(func() { d.announce(serving, ready) })
+	wg.Go(func() { d.watchStore(serving, failed) })
 	<-serving.Done()
+	gate.Wait() // the worker outlives it: requests that are under way get their answers
+	stopWorker()
+	wg.Wait()
 	if ctx.Err() == nil {
-		stopWorker()
-		wg.Wait()
 		return context.Cause(serving)
 	}
-	return d.shutDown(&wg, stopWorker, worked)
+	if cutOff != nil {
+		d.log.Warn("a request was not waited for any longer", "err", cutOff)
+	}
+	return broken
 }
 
 var errWorkerEnded = errors.New("the worker ended")
 
-// shutDown waits for the gateway's requests, then drains the worker.
-func (d *dev) shutDown(wg *sync.WaitGroup, stopWorker context.CancelFunc, worked <-chan error) error {
-	stopWorker()
-	err := <-worked
-	wg.Wait()
-	return err
+// watchStore ends the worker when the store is broken: it would go on with states that are not those of the journal.
+func (d *dev) watchStore(ctx context.Context, failed <-chan error) {
+	select {
+	case err := <-failed:
+		d.worker.Fail(err)
+	case <-ctx.Done():
+	}
 }
 
-// awaitReady waits until all partitions are owned.
-func (d *dev) awaitReady(ctx context.Context) bool {
+// announce calls ready when all partitions are owned.
+func (d *dev) announce(ctx context.Context, ready func()) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for d.worker.Ready() != nil {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return false
+			return
 		}
 	}
-	return true
-}
-
-// workerID is the worker's name, made once and kept in the data folder, whose lock says that nobody else has it.
-func workerID(dir string) (string, error) {
-	file := filepath.Join(dir, "worker.id")
-	kept, err := os.ReadFile(file)
-	if err == nil {
-		id := strings.TrimSpace(string(kept))
-		return id, wire.CheckIdentifier(id)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("worker id: %w", err)
-	}
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	id := "w" + hex.EncodeToString(b[:])
-	if err := os.WriteFile(file, []byte(id+"\n"), 0o640); err != nil {
-		return "", fmt.Errorf("worker id: %w", err)
-	}
-	return id, nil
-}
-
-// banner says where everything is and what to try next.
-func (d *dev) banner(a *app) {
-	addr := d.http.Addr().String()
-	sync := "every record before it is acknowledged"
-	if d.flags.sync != "always" {
-		sync = "every " + d.flags.sync
-	}
-	data, err := filepath.Abs(d.flags.data)
-	if err != nil {
-		data = d.flags.data
-	}
-	fmt.Fprintf(a.err, "perdure %s, %s\n", Version, runtime.Version())
-	w := tabwriter.NewWriter(a.err, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(w, "  HTTP\thttp://%s/<class>/<name>\n", addr)
-	fmt.Fprintf(w, "  NATS\t%s\n", d.server.URL())
-	fmt.Fprintf(w, "  Data\t%s, synced %s\n", data, sync)
-	fmt.Fprintf(w, "  Classes\t%s\n", strings.Join(classNames(a.classes), " "))
-	fmt.Fprintf(w, "Try\n")
-	fmt.Fprintf(w, "  curl -X POST %s/counter/checkout-cart-99\n", addr)
-	fmt.Fprintf(w, "  nats req objects.call.counter.checkout-cart-99.increment '{\"by\":2}'\n")
-	fmt.Fprintf(w, "  perdure journal counter/checkout-cart-99\n")
-	_ = w.Flush() // a terminal that is gone hears nothing
-}
-
-func classNames(classes []engine.AnyClass) (names []string) {
-	for _, c := range classes {
-		if b, err := c.Bind(); err == nil {
-			names = append(names, b.Name)
-		}
-	}
-	return names
+	ready()
 }
