@@ -3,6 +3,7 @@ package cmd
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/jetstream"
 )
 
@@ -48,6 +50,9 @@ func (a *app) accept(c *cobra.Command, p int, yes bool) error {
 	}
 	defer s.Close()
 	named, err := s.Find(ctx)
+	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrMissing) {
+		return advise(engine.Errorf(engine.NotFound, "%w", err), "another server or namespace may be meant: see --server, --context and --namespace")
+	}
 	if err != nil {
 		return err
 	}
@@ -61,7 +66,7 @@ func (a *app) accept(c *cobra.Command, p int, yes bool) error {
 		fmt.Fprintf(a.err, "%s\nstream %s is known to have had sequence %d and ends at %d: %d sequences are lost\n",
 			l.Why, l.Stream, l.Known, l.Have, max(0, int64(l.Known)-int64(l.Have)))
 		if !yes {
-			refused = a.confirm(l.Stream)
+			refused = a.confirm(ctx, l.Stream)
 		}
 		return refused == nil
 	})
@@ -80,14 +85,17 @@ func (a *app) accept(c *cobra.Command, p int, yes bool) error {
 }
 
 // confirm asks for the stream's name. Without a terminal there is nobody to ask.
-func (a *app) confirm(stream string) error {
+func (a *app) confirm(ctx context.Context, stream string) error {
 	if !isTerminal(a.in) {
 		return advise(fmt.Errorf("nothing is accepted: there is no terminal to ask on"), "add --yes if you mean it")
 	}
 	fmt.Fprintf(a.err, "type the stream's name to accept the loss: ")
-	line, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != stream {
-		return fmt.Errorf("nothing is accepted")
+	line, err := await(ctx, func() (string, error) { return bufio.NewReader(a.in).ReadString('\n') })
+	if err != nil {
+		return fmt.Errorf("nothing is accepted: %w", err)
+	}
+	if got := strings.TrimSpace(line); got != stream {
+		return fmt.Errorf("nothing is accepted: %q is not %q", got, stream)
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,19 +23,40 @@ import (
 	"github.com/perdure/perdure/engine"
 )
 
+// binaryDir has the program that [binary] builds; empty if no test asked for it.
+var binaryDir string
+
+// TestMain removes the program when all tests have ended.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := os.RemoveAll(binaryDir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
 // binary builds the real program once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "perdure-bin")
-	if err != nil {
+var binary = sync.OnceValues(func() (path string, err error) {
+	if binaryDir, err = os.MkdirTemp("", "perdure-bin"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "perdure")
-	out, err := exec.Command("go", "build", "-o", path, "./perdure").CombinedOutput()
+	path = filepath.Join(binaryDir, "perdure")
+	args := []string{"build", "-o", path, "./perdure"}
+	if raceDetector() {
+		args = slices.Insert(args, 1, "-race")
+	}
+	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return path, nil
 })
+
+// raceDetector tells whether this test was built with it; the program is built as the test is.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
 
 // process is a `perdure dev` of a test, which ends with the test.
 type process struct {
@@ -99,7 +122,16 @@ func (p *process) end(sig syscall.Signal) (string, error) {
 	_ = p.cmd.Process.Signal(sig) // it may have ended by itself
 	err := p.cmd.Wait()
 	p.cmd = nil
-	return p.stderr.String(), err
+	return p.said(), err
+}
+
+// said is what the process wrote to standard error. A race in it fails the test, however it ended.
+func (p *process) said() string {
+	text := p.stderr.String()
+	if strings.Contains(text, "DATA RACE") {
+		p.t.Errorf("the program has a race:\n%s", text)
+	}
+	return text
 }
 
 // wait returns what a process that ends by itself wrote to standard error, and its exit code.
@@ -112,7 +144,7 @@ func (p *process) wait() (string, int) {
 	if err != nil && code < 0 {
 		p.t.Fatal(err)
 	}
-	return p.stderr.String(), code
+	return p.said(), code
 }
 
 // ready waits until it serves.

@@ -2,8 +2,8 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,19 +45,16 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 				return err
 			}
 			var body []byte
-			switch {
-			case len(args) == 3 && args[2] == "-":
-				if body, err = readInput(c.Context(), a.in); err != nil {
-					return fmt.Errorf("read the argument: %w", err)
+			if len(args) == 3 {
+				if body, err = a.argument(c.Context(), args[2]); err != nil {
+					return err
 				}
-			case len(args) == 3:
-				body = []byte(args[2])
 			}
 			return a.withClient(c.Context(), func(ctx context.Context, to *natsbus.Client) error {
 				reply, err := engine.NewClient(to).Do(ctx, engine.Request{Class: class, Name: name, Method: args[1], Body: body, ID: id,
 					Caller: engine.Caller{Claimed: caller}, Limit: a.nats.timeout})
 				if err != nil {
-					return err
+					return adviseUnknown(err, args[0], id)
 				}
 				_, err = fmt.Fprintf(a.out, "%s\n", reply.Body)
 				return err
@@ -69,17 +66,15 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 	return c
 }
 
-// readInput reads an argument, or gives up when ctx ends: a terminal may never send the end.
-func readInput(ctx context.Context, in io.Reader) (body []byte, err error) {
-	done := make(chan struct{})
-	go func() { // ends with the process at the latest
-		defer close(done)
-		body, err = io.ReadAll(io.LimitReader(in, engine.BodyBytesMax+1))
-	}()
-	select {
-	case <-done:
-		return body, err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// adviseUnknown says how to go on when the outcome of a call is not known. Only the caller's own id makes a repeat by
+// another process safe: the number that this one gave ends with it.
+func adviseUnknown(err error, object, id string) error {
+	switch e, ok := errors.AsType[*engine.Error](err); {
+	case !ok || e.Code != engine.UnknownOutcome:
+		return err
+	case id != "":
+		return advise(err, "repeat it with the same id, which applies it once: --id %s", id)
+	default:
+		return advise(err, "look for request %s before you repeat it: perdure journal %s", e.RequestID, object)
 	}
 }

@@ -41,7 +41,7 @@ func TestCommands(t *testing.T) {
 		{args: []string{"call", "ctr/cart-1", "incr"}, code: exitNotFound, says: "perdure classes"},
 		{args: []string{"call", "counter/cart-1", "increment", "{"}, code: exitUsage, says: "argument of increment"},
 		{args: []string{"call", "counter", "increment"}, code: exitUsage, says: "want CLASS/NAME"},
-		{args: []string{"call", "counter/x"}, code: exitUsage, says: "arg(s)"},
+		{args: []string{"call", "counter/x"}, code: exitUsage, says: `the arguments are ["counter/x"]; want: perdure call CLASS/NAME METHOD [JSON|-]`},
 		{args: []string{"call", "account/ann", "withdraw", `{"cents":5}`}, code: exitFailed, says: "the account is not open"},
 		{args: []string{"state", "counter/never"}, code: exitNotFound, says: "has never changed"},
 		{args: []string{"state", "counter/cart-1"}, says: "storage count\t2"},
@@ -156,7 +156,10 @@ func TestAContextOfTheNatsCommandIsUsed(t *testing.T) {
 		return string(out), c.ProcessState.ExitCode()
 	}
 	for name, got := range map[string]func() (string, int){
-		"flag":     func() (string, int) { return run("X=", "call", "counter/a", "value", "--context", "mine") },
+		"flag": func() (string, int) { return run("X=", "call", "counter/a", "value", "--context", "mine") },
+		"flag before NATS_URL": func() (string, int) {
+			return run("NATS_URL=nats://"+freePort(t), "call", "counter/a", "value", "--context", "mine")
+		},
 		"variable": func() (string, int) { return run("NATS_CONTEXT=mine", "call", "counter/a", "value") },
 		"selected": func() (string, int) {
 			must(t, os.WriteFile(filepath.Join(home, "nats", "context.txt"), []byte("mine"), 0o600))

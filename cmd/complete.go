@@ -10,6 +10,20 @@ import (
 	"github.com/perdure/perdure/internal/natsbus"
 )
 
+// addCompletion adds cobra's command for the shells' scripts, with examples.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Example = "  source <(perdure completion bash)"
+		for _, shell := range c.Commands() {
+			shell.Example = "  " + shell.CommandPath() + " --help    # says where it goes"
+		}
+	}
+}
+
 // completeFor is how long completion asks the server; a shell must not hang.
 const completeFor = 500 * time.Millisecond
 

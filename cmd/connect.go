@@ -3,7 +3,6 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -16,11 +15,13 @@ import (
 	"github.com/perdure/perdure/internal/wire"
 )
 
-// natsFlags say how to reach NATS: flags first, then the variables that the nats command knows, then its context.
+// natsFlags say how to reach NATS: flags first, then the variables that the nats command knows, then its
+// selected context. A --context goes before NATS_URL.
 type natsFlags struct {
 	server, context, creds, nkey, user, password, token, cert, key, ca string
 	namespace                                                          string
 	timeout                                                            time.Duration
+	given                                                              func(flag string) bool // on the command line
 }
 
 func (f *natsFlags) add(c *cobra.Command) {
@@ -40,11 +41,33 @@ func (f *natsFlags) add(c *cobra.Command) {
 	env(&f.key, "tlskey", "", "NATS_KEY", "TLS key file")
 	env(&f.ca, "tlsca", "", "NATS_CA", "TLS certificate authority file")
 	flags.StringVar(&f.namespace, "namespace", cmp.Or(os.Getenv("PERDURE_NAMESPACE"), string(wire.DefaultNamespace)), "namespace of the objects (PERDURE_NAMESPACE)")
-	timeout, err := time.ParseDuration(os.Getenv("NATS_TIMEOUT"))
-	if err != nil {
-		timeout = 10 * time.Second
+	flags.DurationVar(&f.timeout, "timeout", defaultTimeout, "how long to wait at most (NATS_TIMEOUT)")
+	f.given = flags.Changed
+}
+
+const defaultTimeout = 10 * time.Second
+
+// check reads what can be wrong in flags and variables that say how to reach NATS.
+func (f *natsFlags) check(c *cobra.Command) error {
+	if s := os.Getenv("NATS_TIMEOUT"); s != "" && !f.given("timeout") {
+		var err error
+		if f.timeout, err = time.ParseDuration(s); err != nil {
+			return usage(c, "NATS_TIMEOUT is %q; want a duration, such as 10s", s)
+		}
 	}
-	flags.DurationVar(&f.timeout, "timeout", timeout, "how long to wait at most (NATS_TIMEOUT)")
+	if f.timeout <= 0 {
+		return usage(c, "--timeout is %v; want more than 0", f.timeout)
+	}
+	if f.given("server") && f.given("context") {
+		return usage(c, "--server and --context both say where NATS is; want one of them")
+	}
+	if f.given("context") {
+		f.server = "" // NATS_URL is for those who say nothing
+	}
+	if err := wire.Subjects(f.namespace).Check(); err != nil {
+		return usage(c, "--namespace: %v", err)
+	}
+	return nil
 }
 
 func (f *natsFlags) options() (options []nats.Option, err error) {
@@ -91,10 +114,6 @@ func (f *natsFlags) dial(more ...nats.Option) (*nats.Conn, error) {
 
 // withClient runs f with a client of the namespace and a context that ends with the time-out.
 func (a *app) withClient(ctx context.Context, f func(ctx context.Context, c *natsbus.Client) error) error {
-	ns := wire.Subjects(a.nats.namespace)
-	if err := ns.Check(); err != nil {
-		return err
-	}
 	nc, err := a.nats.dial()
 	if err != nil {
 		return err
@@ -102,8 +121,8 @@ func (a *app) withClient(ctx context.Context, f func(ctx context.Context, c *nat
 	defer nc.Close()
 	timed, cancel := context.WithTimeout(ctx, a.nats.timeout)
 	defer cancel()
-	err = f(timed, natsbus.NewClient(nc, ns))
-	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+	err = f(timed, natsbus.NewClient(nc, wire.Subjects(a.nats.namespace)))
+	if ctx.Err() == nil && isTimeout(err) {
 		return advise(err, "give it more time with --timeout; it was %v", a.nats.timeout)
 	}
 	return err

@@ -53,7 +53,7 @@ func TestTheTourOfTheIssue(t *testing.T) {
 	if err != nil {
 		t.Errorf("ends with %v: %s", err, stderr)
 	}
-	for _, want := range []string{"http://" + p.http, "nats://" + p.nats, "curl -X POST", "nats req objects.call."} {
+	for _, want := range []string{"http://" + p.http, "nats://" + p.nats, "curl -X POST", "nats req -s nats://" + p.nats + " objects.call."} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("nothing about %q in:\n%s", want, stderr)
 		}

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,9 +45,10 @@ type advised struct {
 
 func (e *advised) Unwrap() error { return e.error }
 
+// advise adds advice to an error. What is nearer to the fault knows better: advice that is there already stays.
 func advise(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
+	if _, has := errors.AsType[*advised](err); err == nil || has {
+		return err
 	}
 	return &advised{err, fmt.Sprintf(format, args...)}
 }
@@ -63,51 +65,81 @@ func exitCode(ctx context.Context, err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case wrong || isCobraUsage(err):
+	case wrong:
 		return exitUsage
-	case ok && exitCodes[e.Code] != 0:
-		return exitCodes[e.Code]
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case interrupted(ctx, err):
 		return exitInterrupted
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
+	case ok:
+		return cmp.Or(exitCodes[e.Code], exitFailed)
+	case isTimeout(err), errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrNoResponders):
 		return exitUnavailable
 	}
 	return exitFailed
 }
 
-// isCobraUsage tells whether cobra made the error: an unknown command, a wrong number of arguments.
-func isCobraUsage(err error) bool {
-	text := err.Error()
-	return strings.HasPrefix(text, "unknown command") || strings.Contains(text, "arg(s), ")
+// interrupted tells whether a command ended because of a signal. A call that was waiting says only that it has no answer.
+func interrupted(ctx context.Context, err error) bool {
+	_, waited := errors.AsType[*engine.Error](err)
+	return ctx.Err() != nil && (waited || errors.Is(err, context.Canceled))
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
 }
 
 // tell prints an error: what, why, and what to do; with --json as problem+json.
-func (a *app) tell(_ context.Context, err error) {
-	e, isProblem := errors.AsType[*engine.Error](err)
+func (a *app) tell(ctx context.Context, err error) {
 	if a.json {
-		p := engine.ProblemOf(err)
-		if !isProblem {
-			p = engine.ProblemOf(engine.Errorf(engine.Internal, "%s", err.Error()))
-		}
 		enc := json.NewEncoder(a.err)
 		enc.SetEscapeHTML(false)
-		_ = enc.Encode(p)
+		_ = enc.Encode(engine.ProblemOf(asProblem(err)))
 		return
 	}
-	what, why := err.Error(), ""
-	if isProblem {
-		what, why = string(e.Code), e.Detail
-		if e.Object != "" {
-			what = e.Object + ": " + what
+	what, why := explain(err)
+	if interrupted(ctx, err) {
+		what, why = "interrupted", err.Error()
+	}
+	fmt.Fprintf(a.err, "perdure: %s\n", printable(what))
+	for _, line := range []string{why, adviceFor(err)} {
+		if line != "" {
+			fmt.Fprintf(a.err, "  %s\n", printable(line))
 		}
 	}
-	fmt.Fprintf(a.err, "perdure: %s\n", what)
-	if why != "" {
-		fmt.Fprintf(a.err, "  %s\n", why)
+}
+
+// asProblem is err with the code that its exit code stands for.
+func asProblem(err error) *engine.Error {
+	if e, ok := errors.AsType[*engine.Error](err); ok {
+		return e
 	}
-	if advice := adviceFor(err); advice != "" {
-		fmt.Fprintf(a.err, "  %s\n", advice)
+	code := engine.Internal
+	switch exitCode(context.Background(), err) {
+	case exitUsage:
+		code = engine.Invalid
+	case exitUnavailable:
+		code = engine.Unavailable
 	}
+	return engine.Errorf(code, "%s", err.Error())
+}
+
+// explain says of an error what failed, and why if that can be told apart.
+func explain(err error) (what, why string) {
+	if u, ok := errors.AsType[*usageError](err); ok {
+		return "wrong usage of " + u.command, u.Error()
+	}
+	if e, ok := errors.AsType[*engine.Error](err); ok {
+		if e.Object != "" {
+			return e.Object + ": " + string(e.Code), e.Detail
+		}
+		return string(e.Code), e.Detail
+	}
+	what = err.Error()
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		if head, ok := strings.CutSuffix(what, ": "+inner.Error()); ok {
+			return head, inner.Error()
+		}
+	}
+	return what, ""
 }
 
 func adviceFor(err error) string {
@@ -119,16 +151,12 @@ func adviceFor(err error) string {
 	}
 	e, ok := errors.AsType[*engine.Error](err)
 	switch {
-	case !ok && isCobraUsage(err):
-		return "see: perdure --help"
 	case !ok:
 		return ""
 	case e.Code == engine.NotFound && !e.Remote:
 		return "see what is served: perdure classes"
 	case e.Code == engine.Unavailable:
 		return "see whether a worker runs: perdure status"
-	case e.Code == engine.UnknownOutcome && e.RequestID != "":
-		return "repeat it with the same id: --id " + e.RequestID
 	case e.Overloaded() && e.RetryAfter > 0:
 		return fmt.Sprintf("try again in %v", e.RetryAfter)
 	case e.Code == engine.Internal && e.RequestID != "":

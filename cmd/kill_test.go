@@ -45,9 +45,15 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 				wg.Go(func() { l.increments(ctx, i) })
 			}
 			random := rand.New(rand.NewPCG(seed, uint64(len(mode))))
-			for range 6 {
+			for i := range 6 {
 				<-time.After(50*time.Millisecond + time.Duration(random.IntN(400))*time.Millisecond)
 				p.kill()
+				// Every other time it dies again while it starts: recovery has to survive what it is for.
+				if i%2 == 1 {
+					p.start()
+					<-time.After(time.Duration(random.IntN(250)) * time.Millisecond)
+					p.kill()
+				}
 				p.begin()
 			}
 			stop()

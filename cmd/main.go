@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -45,6 +47,7 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, classes ...en
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
+		a.json = a.json || slices.Contains(args, "--json") // the flag before it may have been wrong
 		a.tell(ctx, err)
 	}
 	return exitCode(ctx, err)
@@ -78,8 +81,40 @@ Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 conflict · 5 unavai
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%v", err) })
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	a.nats.add(root)
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.nats.check(c) }
+	// The root runs nothing, but what is no command is its argument: without RunE cobra would word the error.
+	root.Args = cobra.ArbitraryArgs
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage(c, "unknown command %q%s", args[0], didYouMean(c, args[0]))
+		}
+		return c.Help()
+	}
+	root.ValidArgsFunction = cobra.NoFileCompletions
 	root.AddCommand(a.dev(), a.call(), a.journal(), a.state(), a.objects(), a.listClasses(), a.status(), a.acceptJournal(), a.version())
+	for _, c := range root.Commands() {
+		c.Args = countArgs(c.Args)
+	}
+	addCompletion(root)
 	return root
+}
+
+func didYouMean(c *cobra.Command, typed string) string {
+	c.SuggestionsMinimumDistance = 2
+	if like := c.SuggestionsFor(typed); len(like) > 0 {
+		return "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return ""
+}
+
+// countArgs shows what arrived and what a command wants, where cobra counts: most often a shell took JSON apart.
+func countArgs(are cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if are(c, args) != nil {
+			return usage(c, "the arguments are %q; want: %s", args, c.UseLine())
+		}
+		return nil
+	}
 }
 
 func (a *app) version() *cobra.Command {

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -18,36 +20,72 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// isColored tells whether a stream shows colours and bold type.
+func isColored(w any) bool { return isTerminal(w) && os.Getenv("NO_COLOR") == "" }
+
+// printable escapes what a terminal would obey, and what would break a row: names, callers and errors may have any
+// character in them.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			quoted := fmt.Sprintf("%+q", r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
 // rows prints a list: a table with headings on a terminal, plain rows separated by tabs in a pipe.
 type rows struct {
-	w     io.Writer
-	tabs  *tabwriter.Writer // nil in a pipe
+	w     io.Writer // where rows go
 	human bool
+
+	// On a terminal.
+	out   io.Writer
+	table bytes.Buffer
+	bold  bool
 }
 
 func (a *app) rows(headings ...string) *rows {
-	r := &rows{w: a.out, human: isTerminal(a.out)}
-	if r.human {
-		r.tabs = tabwriter.NewWriter(a.out, 0, 4, 2, ' ', 0)
-		r.w = r.tabs
+	return newRows(a.out, isTerminal(a.out), isColored(a.out), headings)
+}
+
+func newRows(out io.Writer, human, bold bool, headings []string) *rows {
+	r := &rows{w: out, human: human, out: out, bold: bold}
+	if human {
+		r.w = tabwriter.NewWriter(&r.table, 0, 4, 2, ' ', 0)
 		r.add(strings.Split(strings.ToUpper(strings.Join(headings, "\t")), "\t")...)
 	}
 	return r
 }
 
-// add prints a row. What would break one is escaped: names may have any character.
 func (r *rows) add(cells ...string) {
 	for i, c := range cells {
-		cells[i] = strings.NewReplacer("\t", `\t`, "\n", `\n`, "\r", `\r`, "\x1b", `\x1b`).Replace(c)
+		cells[i] = printable(c)
 	}
 	fmt.Fprintln(r.w, strings.Join(cells, "\t"))
 }
 
 func (r *rows) end() error {
-	if r.tabs != nil {
-		return r.tabs.Flush()
+	if !r.human {
+		return nil
 	}
-	return nil
+	if err := r.w.(*tabwriter.Writer).Flush(); err != nil {
+		return err
+	}
+	headings, rest, _ := strings.Cut(r.table.String(), "\n")
+	if r.bold {
+		// Only now: the table would count the codes as width.
+		headings = "\x1b[1m" + headings + "\x1b[0m"
+	}
+	_, err := fmt.Fprintf(r.out, "%s\n%s", headings, rest)
+	return err
 }
 
 // when is a time: how long ago on a terminal, ISO in a pipe.
