@@ -291,6 +291,9 @@ type sleeper struct {
 	through atomic.Int64 // so many appends of partition 0 are sent before it sleeps
 }
 
+// shortLease lets a test wait for a lease to run out.
+func shortLease(c *Config) { c.LeaseTerm = time.Second }
+
 func newSleeper(t *testing.T, pl place) *sleeper {
 	s := &sleeper{wake: make(chan struct{})}
 	s.through.Store(journal.Window / 2)
@@ -312,7 +315,7 @@ func newSleeper(t *testing.T, pl place) *sleeper {
 		},
 		Meta: func(string) error { sleep(); return nil },
 	}
-	s.Worker = pl.worker(t, "sleeper", s.plan)
+	s.Worker = pl.worker(t, "sleeper", s.plan, shortLease)
 	(&world{t: t}).ready(s.Worker)
 	return s
 }
@@ -351,7 +354,7 @@ func TestAWorkerThatSleptBeyondItsTermStoresAndAnswersNothing(t *testing.T) {
 		}
 		eventually(t, "asleep with half a window in flight", func() bool { return sleeper.asleep.Load() && sleeper.plan.Held() == journal.Window/2 })
 
-		taker := pl.worker(t, "taker", nil)
+		taker := pl.worker(t, "taker", nil, shortLease)
 		for _, name := range []string{names[299], awake} {
 			if r, err := NewClient(taker).Do(t.Context(), add(name)); err != nil || string(r.Body) != "1" {
 				t.Fatal(r, err)

@@ -175,6 +175,9 @@ func (c *Ctx) live() *turn {
 
 func (c *Ctx) writable() *turn {
 	t := c.live()
+	if t.o.class.Limits.ReadOnly {
+		t.fail(Denied, "class %q serves reads only just now", t.o.class.Name)
+	}
 	if t.req.read {
 		t.fail(Internal, "%s is a read and tried to write", t.req.Method)
 	}

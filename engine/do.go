@@ -18,6 +18,8 @@ const (
 	BodyBytesMax = 1 << 20
 	// RequestIDBytesMax is the longest id that a caller may give a request.
 	RequestIDBytesMax = 256
+	// DeadlineMax is how far ahead a deadline may be.
+	DeadlineMax = time.Hour
 	// DefaultDeadline is how long after its receipt a request without a deadline may begin.
 	DefaultDeadline = 30 * time.Second
 )
@@ -88,8 +90,14 @@ func (w *Worker) check(r *Request) (*class, error) {
 	if err := c.checkMethod(r); err != nil {
 		return nil, err
 	}
+	now := w.clock.Now()
 	if r.Deadline.IsZero() {
-		r.Deadline = w.clock.Now().Add(cmp.Or(r.Limit, DefaultDeadline))
+		r.Deadline = now.Add(cmp.Or(r.Limit, DefaultDeadline))
+	}
+	for _, d := range []time.Time{r.Deadline, sessionDeadline(r)} {
+		if d.Sub(now) > DeadlineMax {
+			return nil, Errorf(Invalid, "the deadline %s is more than %v ahead: the object remembers its caller until then", d.UTC().Format(time.RFC3339), DeadlineMax)
+		}
 	}
 	if r.ID == "" && r.Session == nil {
 		r.made = newToken().String()
@@ -114,8 +122,16 @@ func (c *class) checkMethod(r *Request) error {
 	case r.Read && !m.Read:
 		return Errorf(Invalid, "%s is no read: it may change the object", r.Method)
 	case c.Limits.ReadOnly && !m.Read:
-		return Errorf(Unavailable, "class %q serves reads only just now", c.Name)
+		return Errorf(Denied, "class %q serves reads only just now", c.Name)
 	}
 	r.read = m.Read
 	return nil
+}
+
+// sessionDeadline is the deadline that a numbered request's sender is remembered by; zero if it has none.
+func sessionDeadline(r *Request) (d time.Time) {
+	if r.Session != nil {
+		d = r.Session.Deadline
+	}
+	return d
 }

@@ -132,6 +132,9 @@ func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, er
 	if err != nil {
 		return ObjectState{}, ep.readError(err)
 	}
+	if err := ep.mayAnswer(); err != nil { // a deposed owner must not show what is no longer so
+		return ObjectState{}, unavailable(err)
+	}
 	out := ObjectState{Class: class, Name: name, Version: r.at.version, Changed: r.at.at, Seq: r.at.seq}
 	if out.State, err = r.act.State(); err != nil {
 		return out, Errorf(Internal, "fold the state: %w", err)
@@ -172,11 +175,15 @@ func (w *Worker) Journal(ctx context.Context, class, name string, from journal.S
 			return nil, 0, unavailable(fmt.Errorf("read the journal: %w", err))
 		}
 		if len(entries) >= limit {
-			return entries, m.Seq, nil
+			next = m.Seq
+			break
 		}
 		entries = append(entries, ep.entriesOf(m, class, name)...)
 	}
-	return entries, 0, nil
+	if err := ep.mayAnswer(); err != nil { // records of a newer epoch would be shown as not counting
+		return nil, 0, unavailable(err)
+	}
+	return entries, next, nil
 }
 
 func (ep *epoch) entriesOf(m journal.Message, class, name string) []JournalEntry {

@@ -193,6 +193,9 @@ func (o *object) serve(run int, tk *task) bool {
 	}
 	if err := o.wake(run, tk); errors.Is(err, errGivenUp) {
 		return false
+	} else if err != nil && o.state != nil { // an OnWake saw the state, acknowledged or not
+		o.refuseAfter(tk, err)
+		return true
 	} else if err != nil {
 		o.refuse(tk, err)
 		return true
@@ -205,7 +208,7 @@ func (o *object) serve(run int, tk *task) bool {
 	var hash journal.Hash
 	if tk.req.ID != "" || tk.req.Session != nil {
 		hash = tk.req.hash()
-		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, now)
+		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, o.state.at)
 		if err != nil {
 			o.refuseAfter(tk, err)
 			return true

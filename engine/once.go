@@ -66,16 +66,17 @@ func orderKey(n uint64) string       { return fmt.Sprintf("o/%016x", n) }
 
 const idsKey = "n" // how many commits had an own id
 
-// find looks for the answer of a request. now is the later of the clock and the object's recorded time. A nil answer
-// and no error mean that the request is new.
-func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash journal.Hash, now time.Time) (*answer, error) {
+// find looks for the answer of a request. recorded is the time of the object's last commit: what is forgotten is decided
+// by it alone and not by the clock, which may go ahead and back while a copy of a request is under way. A nil answer and
+// no error mean that the request is new.
+func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash journal.Hash, recorded time.Time) (*answer, error) {
 	var found *answer
 	var err error
 	switch {
 	case r.Session != nil:
-		found, err = o.findNumber(r.Session, now)
+		found, err = o.findNumber(r.Session, recorded)
 	case r.ID != "":
-		found, err = o.findID(store, id, r.ID, now)
+		found, err = o.findID(store, id, r.ID, recorded)
 	}
 	if err == nil && found != nil && found.Hash != hash {
 		return nil, Errorf(IDReused, "request id %q was used for another request, which made version %d", r.requestID(), found.Version)
@@ -83,9 +84,9 @@ func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash jour
 	return found, err
 }
 
-func (o *once) findNumber(n *SessionNumber, now time.Time) (*answer, error) {
+func (o *once) findNumber(n *SessionNumber, recorded time.Time) (*answer, error) {
 	s := o.senders[n.Sender]
-	if s != nil && s.Deadline.Before(now) {
+	if s != nil && s.Deadline.Before(recorded) {
 		o.drop(n.Sender)
 		s = nil
 	}
@@ -106,7 +107,7 @@ func (o *once) findNumber(n *SessionNumber, now time.Time) (*answer, error) {
 	return nil, nil
 }
 
-func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, now time.Time) (*answer, error) {
+func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, recorded time.Time) (*answer, error) {
 	a := o.recent[own]
 	if a == nil {
 		raw, err := store.Get(id, snapshot.Window, idKey(own))
@@ -121,7 +122,7 @@ func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, now tim
 			return nil, fmt.Errorf("kept reply of request %q: %w", own, err)
 		}
 	}
-	if a.Order+o.keepMax < o.ids || a.At.Add(o.keep).Before(now) {
+	if a.Order+o.keepMax < o.ids || a.At.Add(o.keep).Before(recorded) {
 		return nil, nil // forgotten, whether or not it has been removed already
 	}
 	return a, nil

@@ -203,6 +203,8 @@ func TestOwnIDsAreForgottenByNumberAndAge(t *testing.T) {
 		}
 		settle()
 		clock.advance(2 * time.Hour)
+		add("") // the time counts that is recorded
+		settle()
 		if add(id(3)) {
 			t.Error("kept for more than its time")
 		}
@@ -214,5 +216,28 @@ func TestOwnIDsAreForgottenByNumberAndAge(t *testing.T) {
 	}
 	if n > 4 { // the three, and what the next flush removes
 		t.Errorf("%d ids are in the store", n)
+	}
+}
+
+// TestAClockThatGoesAheadAndBackForgetsNothing: a sender is forgotten by the recorded time alone.
+func TestAClockThatGoesAheadAndBackForgetsNothing(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	clock := &testClock{now: start}
+	worker := w.worker("w", func(c *Config) { c.Clock = clock })
+	w.ready(worker)
+	numbered := func(method string, n uint64, deadline time.Duration) Request {
+		return Request{Class: "register", Name: "a", Method: method, Body: []byte("1"), Deadline: start.Add(deadline),
+			Session: &SessionNumber{Sender: strings.Repeat("ab", 16), N: n, M: 1, Deadline: start.Add(deadline)}}
+	}
+	must(worker.Do(t.Context(), numbered("add", 1, 30*time.Second)))(t)
+	clock.advance(time.Minute)
+	peek := numbered("peek", 2, 2*time.Minute)
+	peek.Body = nil
+	must(worker.Do(t.Context(), peek))(t)
+	clock.advance(-59 * time.Second)
+	if r := must(worker.Do(t.Context(), numbered("add", 1, 30*time.Second)))(t); !r.Replayed || string(r.Body) != "1" {
+		t.Errorf("the repeat: %s, replayed %v", r.Body, r.Replayed)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -412,4 +413,38 @@ func TestLookingWakesNothing(t *testing.T) {
 	if n := worker.Status().Resident; n != 0 {
 		t.Errorf("%d are awake", n)
 	}
+}
+
+// TestWhatOnlyTheWorkerRemembersIsNotForgotten: the key of the partition is told each second; what was acknowledged since
+// and is gone is an alarm all the same, one that can be accepted and that a restart keeps.
+func TestWhatOnlyTheWorkerRemembersIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	for range 5 {
+		w.add(worker, "a")
+	}
+	p := partitionOf("register", "a")
+	s := stream(registers.Get("a"))
+	worker.know(p, 0, last(t, w, "a").Seq)
+	w.server.Truncate(s, 2)
+	// The key knows no more than the stream has now.
+	session := w.server.Session("objects", worldPartitions)
+	wit, rev, err := readWitness(t.Context(), session.Meta(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wit.Acked = journal.Seq(len(w.server.Messages(s)))
+	if _, err := session.Meta().Put(t.Context(), partKey(p), wit.encode(), rev); err != nil {
+		t.Fatal(err)
+	}
+	worker.epochs[p].Load().end(errStopped)
+	eventually(t, "alarm", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "this worker knows") })
+	worker.Kill()
+	worker = w.worker("w") // which remembers nothing itself
+	eventually(t, "alarm after a restart", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "this worker knows") })
+	if loss := accept(t, w, p); loss.Known <= loss.Have {
+		t.Errorf("%+v", loss)
+	}
+	w.ready(worker)
 }

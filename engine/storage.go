@@ -45,8 +45,14 @@ func (m Map[K, V]) Get(v View, key K) V { val, _ := m.Lookup(v, key); return val
 // Lookup also says whether there is one.
 func (m Map[K, V]) Lookup(v View, key K) (V, bool) { return load[V](v.live(), m.at(key)) }
 
-// Put stores a value at a key.
-func (m Map[K, V]) Put(ctx *Ctx, key K, val V) { store(ctx.writable(), m.at(key), val) }
+// Put stores a value at a key. A Map whose own name has a slash would be a part of another one, and fails the turn.
+func (m Map[K, V]) Put(ctx *Ctx, key K, val V) {
+	t := ctx.writable()
+	if strings.Contains(string(m), "/") {
+		t.fail(Internal, "the name of Map %q has a slash, which divides a Map's name from its keys", string(m))
+	}
+	store(t, m.at(key), val)
+}
 
 // Delete removes a key.
 func (m Map[K, V]) Delete(ctx *Ctx, key K) { ctx.writable().delete(m.at(key)) }
@@ -66,7 +72,7 @@ func (m Map[K, V]) Prefix(p K) Query[K, V] { return m.query().Prefix(p) }
 // Reverse is the Map from its largest key down.
 func (m Map[K, V]) Reverse() Query[K, V] { return m.query().Reverse() }
 
-// Limit is the first n entries; 0 is all.
+// Limit is the first n entries; 0 is all, less is none.
 func (m Map[K, V]) Limit(n int) Query[K, V] { return m.query().Limit(n) }
 
 // Last is the last n entries, in order.
@@ -93,7 +99,7 @@ func (q Query[K, V]) To(key K) Query[K, V] { q.to = min(q.to, q.base+encodeKey(k
 // Reverse begins with the largest key.
 func (q Query[K, V]) Reverse() Query[K, V] { q.reverse = true; return q }
 
-// Limit is the first n entries of the part; 0 is all.
+// Limit is the first n entries of the part; 0 is all, less is none.
 func (q Query[K, V]) Limit(n int) Query[K, V] { q.limit = n; return q }
 
 // Last is the last n entries of the part, in order.
@@ -109,6 +115,9 @@ func (q Query[K, V]) Prefix(p K) Query[K, V] {
 // decode fails the turn.
 func (q Query[K, V]) All(v View) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
+		if q.limit < 0 {
+			return
+		}
 		if q.last {
 			for _, e := range slices.Backward(q.lastEntries(v)) {
 				if !yield(decodeKey[K](e.key[len(q.base):]), e.value) {

@@ -88,6 +88,14 @@ func list(v View, q query) (found []page) {
 	return found
 }
 
+// Negative counts the entries of a part of a negative limit.
+func (*notebook) Negative(v View, _ None) (n int, err error) {
+	for range pages.Limit(-1).All(v) {
+		n++
+	}
+	return n, nil
+}
+
 func (*notebook) Numbers(v View, _ None) ([]int64, error) {
 	return slices.Collect(firsts(byNo.All(v))), nil
 }
@@ -161,6 +169,9 @@ func TestStorageIsAPlainMap(t *testing.T) {
 				worker.Stop()
 				worker = w.worker("w", func(c *Config) { c.Classes, c.Store = []AnyClass{notebooks}, store })
 			}
+			if have, err := Read(NewClient(worker).With(context.Background()), notebooks.Get("n"), (*notebook).Negative, nil); err != nil || have != 0 {
+				rt.Fatalf("a limit of -1 gives %d entries, %v", have, err)
+			}
 			q := query{From: keys.Draw(rt, "from"), To: keys.Draw(rt, "to"), Prefix: "a", Reverse: rapid.Bool().Draw(rt, "reverse"),
 				Limit: rapid.IntRange(0, 3).Draw(rt, "limit"), Last: rapid.IntRange(0, 3).Draw(rt, "last")}
 			for _, q := range []query{{}, {Reverse: true}, {From: q.From}, {To: q.To}, {From: q.From, To: q.To, Reverse: q.Reverse},
@@ -204,6 +215,11 @@ type slashed struct{}
 var slashes = Class[slashed]{Name: "slashed"}
 
 func (*slashed) Put(ctx *Ctx, _ None) (None, error) { Key[int]("pages/a").Put(ctx, 1); return nil, nil }
+
+func (*slashed) PutMap(ctx *Ctx, _ None) (None, error) {
+	Map[string, int]("pages/a").Put(ctx, "b", 1)
+	return nil, nil
+}
 
 // Panic panics after it changed something.
 func (*slashed) Panic(ctx *Ctx, _ None) (None, error) {

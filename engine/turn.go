@@ -166,7 +166,7 @@ func (t *turn) log() *slog.Logger {
 func (t *turn) callOut(ctx context.Context, r Request) (Reply, error) {
 	t.calls++
 	if r.ID == "" {
-		r.ID = fmt.Sprintf("%s/%d", t.req.requestID(), t.calls)
+		r.ID = derivedID(t.req.requestID(), t.calls, t.o.String())
 	}
 	r.Caller = Caller{Claimed: t.o.String()}
 	r.Chain = append(slices.Clone(t.req.Chain), t.o.String())
@@ -175,6 +175,16 @@ func (t *turn) callOut(ctx context.Context, r Request) (Reply, error) {
 		return Reply{}, err
 	}
 	return t.o.ep.w.client.Do(ctx, r)
+}
+
+// derivedID is the id of a turn's n-th call: <request id>/<n>@<hash of the caller>. It names the caller, since two objects
+// may be sent the same id and make the same call to a third. One that is too long is a hash of itself.
+func derivedID(request string, n int, caller string) string {
+	id := fmt.Sprintf("%s/%d@%s", request, n, journal.HashOf([]byte(caller)).String()[:12])
+	if len(id) > RequestIDBytesMax {
+		return "derived/" + journal.HashOf([]byte(id)).String()
+	}
+	return id
 }
 
 // run runs the method and returns its reply. A panic is an error that the caller sees without its stack.

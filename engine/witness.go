@@ -82,12 +82,14 @@ func (s *session) compare(ctx context.Context, log journal.Log, p int, w witness
 	if err != nil {
 		return fmt.Errorf("read the stream's end: %w", err)
 	}
-	back := func(what string, known, have journal.Seq) error {
+	back := func(what string, known, have journal.Seq) *WentBackError {
 		return &WentBackError{Stream: log.Stream(), Partition: p, Witness: what, Known: known, Have: have}
 	}
 	key := "the key " + partKey(p)
 	if own := s.w.known(p, w.Life); own > end {
-		return back("this worker", own, end)
+		err := back("this worker", own, end)
+		s.raise(err) // nobody else knows, and a restart would forget it
+		return err
 	}
 	switch {
 	case w.Alarm != nil:
@@ -192,10 +194,13 @@ func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p 
 		return false, err
 	}
 	known := max(w.Acked, w.EpochSeq+journal.Window, back.Known)
-	if !confirm(Loss{p, log.Stream(), known, end, w.Epoch.String(), back.Error()}) {
+	had := end
+	if w.Alarm != nil {
+		had = min(end, w.Alarm.Have) // what is behind it came after the loss
+	}
+	if !confirm(Loss{p, log.Stream(), known, had, w.Epoch.String(), back.Error()}) {
 		return false, nil
 	}
-	had := end
 	if end, err = lift(ctx, log, ns.Fence(p), known+journal.Window); err != nil {
 		return false, fmt.Errorf("lift stream %s: %w", log.Stream(), err)
 	}

@@ -120,7 +120,7 @@ const worldPartitions = 2
 // worker starts a worker; how may change its configuration. It is killed with the test.
 func (w *world) worker(id string, how ...func(*Config)) *Worker {
 	w.t.Helper()
-	cfg := Config{ID: id, Partitions: worldPartitions, Classes: []AnyClass{registers, ledgers}, Store: snapshot.NewMemory(), LeaseTerm: time.Second,
+	cfg := Config{ID: id, Partitions: worldPartitions, Classes: []AnyClass{registers, ledgers}, Store: snapshot.NewMemory(), LeaseTerm: 10 * time.Second, // the machine may be busy
 		Log: slog.New(slog.NewTextHandler(testLog{w.t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		Connect: func(context.Context) (journal.Session, error) {
 			return w.server.Session("objects", worldPartitions), nil

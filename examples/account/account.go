@@ -5,24 +5,36 @@ import "github.com/perdure/perdure/engine"
 
 // Account is what its events say.
 type Account struct {
-	Owner string
+	Owner string `json:"owner"`
 	Money
 }
 
+// Money is an amount, in deposits and withdrawals and as the balance.
 type Money struct {
 	Cents int64 `json:"cents"`
 }
 
 type (
-	Opened    struct{ Owner string }
+	// Opened is the first event of an account.
+	Opened struct {
+		Owner string `json:"owner"`
+	}
+	// Deposited is money that came.
 	Deposited struct{ Money }
+	// Withdrawn is money that went.
 	Withdrawn struct{ Money }
 )
 
-func (e Opened) Apply(a *Account)    { a.Owner = e.Owner }
+// Apply folds the event.
+func (e Opened) Apply(a *Account) { a.Owner = e.Owner }
+
+// Apply folds the event.
 func (e Deposited) Apply(a *Account) { a.Cents += e.Cents }
+
+// Apply folds the event. The rules were asked before it happened: it does not ask again.
 func (e Withdrawn) Apply(a *Account) { a.Cents -= e.Cents }
 
+// Accounts is the class.
 var Accounts = engine.Class[Account]{
 	Name: "account",
 	Events: engine.Events[Account]{
@@ -32,6 +44,7 @@ var Accounts = engine.Class[Account]{
 	},
 }
 
+// Open gives the account its owner, once.
 func (a *Account) Open(ctx *engine.Ctx, owner string) (engine.None, error) {
 	if a.Owner != "" {
 		return nil, engine.Errorf(engine.Conflict, "account %s is %s's", ctx.Name(), a.Owner)
@@ -40,6 +53,7 @@ func (a *Account) Open(ctx *engine.Ctx, owner string) (engine.None, error) {
 	return nil, nil
 }
 
+// Deposit puts money in, and tells the balance.
 func (a *Account) Deposit(ctx *engine.Ctx, m Money) (Money, error) {
 	if err := a.check(m); err != nil {
 		return Money{}, err
@@ -48,6 +62,7 @@ func (a *Account) Deposit(ctx *engine.Ctx, m Money) (Money, error) {
 	return a.Money, nil
 }
 
+// Withdraw takes money that is there, and tells the balance.
 func (a *Account) Withdraw(ctx *engine.Ctx, m Money) (Money, error) {
 	if err := a.check(m); err != nil {
 		return Money{}, err
@@ -59,6 +74,7 @@ func (a *Account) Withdraw(ctx *engine.Ctx, m Money) (Money, error) {
 	return a.Money, nil
 }
 
+// Balance is what is there.
 func (a *Account) Balance(engine.View, engine.None) (Money, error) { return a.Money, nil }
 
 func (a *Account) check(m Money) error {

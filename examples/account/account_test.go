@@ -7,7 +7,8 @@ import (
 	"github.com/perdure/perdure/engine/enginetest"
 )
 
-func TestAccount(t *testing.T) {
+func TestARefusalLeavesNoTrace(t *testing.T) {
+	t.Parallel()
 	w := enginetest.New(t, Accounts)
 	ann := Accounts.Get("ann")
 	enginetest.Fails(w, engine.Refused, ann, (*Account).Deposit, Money{100})
@@ -19,20 +20,24 @@ func TestAccount(t *testing.T) {
 	if err.Error() != "account/ann: refused: 71 asked, 70 there" || !err.Remote || err.Retryable() {
 		t.Fatal(err)
 	}
-	w.Crash()
-	if m := enginetest.Read(w, ann, (*Account).Balance, nil); m.Cents != 70 {
-		t.Fatal(m)
+	for _, again := range []func(){w.Restart, w.Crash} {
+		again()
+		if m := enginetest.Read(w, ann, (*Account).Balance, nil); m.Cents != 70 {
+			t.Fatal(m)
+		}
 	}
-	if n := len(enginetest.Journal(w, ann)); n != 3 { // refusals leave no trace
+	if n := len(enginetest.Journal(w, ann)); n != 3 {
 		t.Fatal(n)
 	}
 }
 
-func TestTheSameRequestTwice(t *testing.T) {
+func TestTheSameRequestDepositsOnce(t *testing.T) {
+	t.Parallel()
 	w := enginetest.New(t, Accounts)
 	ann := Accounts.Get("ann")
 	enginetest.Call(w, ann, (*Account).Open, "Ann")
-	for range 2 {
+	for _, again := range []func(){func() {}, func() {}, w.Restart, w.Crash} {
+		again()
 		if m, err := engine.Call(w, ann, (*Account).Deposit, Money{5}, engine.RequestID("order-17")); err != nil || m.Cents != 5 {
 			t.Fatal(m, err)
 		}

@@ -21,27 +21,34 @@ var Carts = engine.Class[Cart]{Name: "cart"}
 
 const lines = engine.Map[string, Line]("lines") // by SKU
 
-// linesMax keeps a cart what one page can show.
-const linesMax = 200
+// A cart is what one page can show.
+const (
+	linesMax = 200
+	countMax = 1000 // of one article
+)
 
-// Add changes a line by so many, less if it is negative; a line that comes to nothing goes.
+// Add puts so many more into the cart, and tells how many there are.
 func (*Cart) Add(ctx *engine.Ctx, in Line) (Line, error) {
-	if in.SKU == "" || in.Count == 0 {
-		return Line{}, engine.Errorf(engine.Invalid, "want a sku and a count that is not 0")
+	if in.SKU == "" || in.Count < 1 || in.Count > countMax {
+		return Line{}, engine.Errorf(engine.Invalid, "want a sku and a count of 1 to %d", countMax)
 	}
 	old, there := lines.Lookup(ctx, in.SKU)
 	in.Count += old.Count
-	switch {
-	case in.Count < 0:
-		return Line{}, engine.Errorf(engine.Refused, "%d of %s are in the cart", old.Count, in.SKU)
-	case !there && full(ctx):
-		return Line{}, engine.Errorf(engine.Refused, "a cart has at most %d lines", linesMax)
-	case in.Count == 0:
-		lines.Delete(ctx, in.SKU)
-	default:
-		lines.Put(ctx, in.SKU, in)
+	if in.Count > countMax || !there && full(ctx) {
+		return Line{}, engine.Errorf(engine.Refused, "a cart has at most %d lines, and %d of each", linesMax, countMax)
 	}
+	lines.Put(ctx, in.SKU, in)
 	return in, nil
+}
+
+// Remove takes a line out, whatever its count, and tells what it was.
+func (*Cart) Remove(ctx *engine.Ctx, what Line) (Line, error) {
+	old, there := lines.Lookup(ctx, what.SKU)
+	if !there {
+		return Line{}, engine.Errorf(engine.NotFound, "there is no %q in the cart", what.SKU)
+	}
+	lines.Delete(ctx, what.SKU)
+	return old, nil
 }
 
 func full(v engine.View) bool {

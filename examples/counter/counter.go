@@ -8,22 +8,27 @@ import (
 	"github.com/perdure/perdure/engine"
 )
 
+// Counter is one count. All that it knows is stored.
 type Counter struct{}
 
+// By is the argument of Increment.
 type By struct {
 	By int64 `json:"by"` // 1 if left out
 }
 
+// Counters is the class.
 var Counters = engine.Class[Counter]{Name: "counter"}
 
 const count = engine.Key[int64]("count")
 
+// Increment counts, and tells the count.
 func (*Counter) Increment(ctx *engine.Ctx, in By) (int64, error) {
 	n := count.Get(ctx) + cmp.Or(in.By, 1)
 	count.Put(ctx, n)
 	return n, nil
 }
 
+// Value is the count.
 func (*Counter) Value(v engine.View, _ engine.None) (int64, error) {
 	return count.Get(v), nil
 }

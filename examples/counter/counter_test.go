@@ -7,18 +7,22 @@ import (
 	"github.com/perdure/perdure/examples/counter/counterapi"
 )
 
-func TestCountSurvivesCrash(t *testing.T) {
+func TestCountSurvivesCrashAndRestart(t *testing.T) {
+	t.Parallel()
 	w := enginetest.New(t, Counters)
 	cart := Counters.Get("checkout-cart-99")
 	enginetest.Call(w, cart, (*Counter).Increment, By{})
 	enginetest.Call(w, cart, (*Counter).Increment, By{By: 4})
-	w.Crash()
-	if n := enginetest.Read(w, cart, (*Counter).Value, nil); n != 5 {
-		t.Fatal(n)
+	for _, again := range []func(){w.Restart, w.Crash} {
+		again()
+		if n := enginetest.Read(w, cart, (*Counter).Value, nil); n != 5 {
+			t.Fatal(n)
+		}
 	}
 }
 
-func TestHTTP(t *testing.T) {
+func TestPostAddsOneAndGetReads(t *testing.T) {
+	t.Parallel()
 	w := enginetest.New(t, Counters)
 	for _, want := range []string{`{"count":1}`, `{"count":2}`} {
 		if code, body := enginetest.HTTP(w, Counters.Get("a"), "POST", "/counter/a"); code != 200 || body != want {
@@ -30,7 +34,8 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-func TestThroughTheContract(t *testing.T) {
+func TestTheContractReachesTheClass(t *testing.T) {
+	t.Parallel()
 	w := enginetest.New(t, Counters)
 	n := enginetest.Call(w, counterapi.Counters.Get("a"), counterapi.Counter.Increment, counterapi.By{By: 2})
 	if n != 2 {

@@ -8,6 +8,7 @@ import (
 	"github.com/perdure/perdure/engine"
 )
 
+// Limiter is the bucket of one API key.
 type Limiter struct{}
 
 const (
@@ -15,6 +16,7 @@ const (
 	every = time.Second // a token comes back
 )
 
+// Limiters is the class.
 var Limiters = engine.Class[Limiter]{Name: "limiter"}
 
 // full is when the bucket is full again: all there is to know. Absent, or past, it is full.

@@ -8,7 +8,8 @@ import (
 	"github.com/perdure/perdure/engine/enginetest"
 )
 
-func TestLimiter(t *testing.T) {
+func TestAKeyHasItsOwnBucketAndARefusalNoRecord(t *testing.T) {
+	t.Parallel()
 	w := enginetest.New(t, Limiters)
 	key := Limiters.Get("key-1")
 	if left := enginetest.Call(w, key, (*Limiter).Take, burst); left != 0 {
