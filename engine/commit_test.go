@@ -490,3 +490,60 @@ func TestACommitOnAnOutdatedCopyIsRefused(t *testing.T) {
 		checkLog(t, pl.messages(partitionOf("register", "a")), pl.ns)
 	})
 }
+
+// releaseSession holds releases up: they are sent, and nobody knows what became of them.
+type releaseSession struct {
+	journal.Session
+	sent chan struct{}
+	hold chan struct{}
+}
+
+func (s releaseSession) Log(p int) journal.Log { return releaseLog{s.Session.Log(p), s} }
+
+type releaseLog struct {
+	journal.Log
+	s releaseSession
+}
+
+func (l releaseLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
+	if len(messages) == 1 { // an epoch has its fillers
+		l.s.sent <- struct{}{}
+		<-l.s.hold
+	}
+	return l.Log.Begin(ctx, last, messages...)
+}
+
+// TestNothingIsAnsweredFromTheSendingOfAReleaseOn, whatever its outcome: whoever follows may have written already.
+func TestNothingIsAnsweredFromTheSendingOfAReleaseOn(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, pl place) {
+		sent, hold := make(chan struct{}, worldPartitions), make(chan struct{})
+		worker := pl.worker(t, "w", nil, func(c *Config) {
+			connect := c.Connect
+			c.Connect = func(ctx context.Context) (journal.Session, error) {
+				s, err := connect(ctx)
+				return releaseSession{s, sent, hold}, err
+			}
+		})
+		names := []string{namesIn(0, 1)[0], namesIn(1, 1)[0]}
+		for _, name := range names {
+			if _, err := NewClient(worker).Do(t.Context(), Request{Class: "register", Name: name, Method: "add", Body: []byte("1")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stopped := make(chan struct{})
+		go func() { worker.Stop(); close(stopped) }()
+		for range worldPartitions {
+			<-sent
+		}
+		for _, name := range names {
+			for _, method := range []string{"value", "peek", "add"} {
+				if r, err := worker.Do(t.Context(), Request{Class: "register", Name: name, Method: method, Body: nil}); !errors.Is(err, Unavailable) {
+					t.Errorf("%s of %s is answered %s, %v", method, name, r.Body, err)
+				}
+			}
+		}
+		close(hold)
+		<-stopped
+	})
+}
