@@ -1,201 +1,281 @@
 package natsbus
 
 import (
-	"context"
+	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
-	"github.com/perdure/perdure/journal"
 )
 
-func TestARequestCrossesTheWireWhole(t *testing.T) {
+const wait = 10 * time.Second
+
+// wrongSlot is the subject of a method of counter/a at a slot that is not its own.
+func wrongSlot(ns wire.Subjects) string {
+	return fmt.Sprintf("%s.part.%d.call.counter.a.increment", ns, (wire.Slot("counter", "a")+1)%wire.Slots)
+}
+
+func TestAnyClientIsAnswered(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	got := make(chan engine.Request, 1)
 	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) {
-		got <- r
-		answer(engine.Reply{Status: 200, Body: []byte("3"), Version: 7, Replayed: true}, nil)
+		if r.Class != "counter" || r.Name != "cart 99" || r.Method != "increment" || string(r.Body) != `{"by":2}` {
+			t.Errorf("got %+v", r)
+		}
+		answer(engine.Reply{Status: 200, Body: []byte("3"), Version: 7, Replayed: r.ID != ""}, nil)
 	})
-	deadline := time.Now().Add(time.Minute).UTC().Truncate(time.Microsecond)
-	sent := engine.Request{Class: "counter", Name: "a.b/ü %", Method: "increment", Body: []byte(`{"by":2}`), Read: true,
-		Session: &engine.SessionNumber{Sender: strings.Repeat("ab", 16), N: 12, M: 9, Deadline: deadline}, Deadline: deadline,
-		Caller: engine.Caller{Claimed: "shop"}, Chain: []string{"cart/a,b", "order/1"}, Trace: trace}
-	reply := must[engine.Reply](t)(NewClient(connect(t), ns).Do(t.Context(), sent))
-	if string(reply.Body) != "3" || reply.Version != 7 || !reply.Replayed || reply.Status != 200 {
-		t.Errorf("%+v", reply)
+	nc := connect(t)
+	m := must[*nats.Msg](t)(nc.Request(string(ns)+".call.counter.cart%2099.increment", []byte(`{"by":2}`), wait))
+	if diff := gocmp.Diff(nats.Header{"Perdure-Version": {"7"}}, m.Header); string(m.Data) != "3" || diff != "" {
+		t.Errorf("got %q %s", m.Data, diff)
 	}
-	if diff := cmp.Diff(sent, <-got, cmp.AllowUnexported(), cmp.FilterPath(func(p cmp.Path) bool {
-		name := p.Last().String()
-		return name == ".read" || name == ".made"
-	}, cmp.Ignore())); diff != "" {
+	again := &nats.Msg{Subject: ns.Call("counter", "cart%2099", "increment"), Header: headersOf("perdure-request-id", "a"), Data: []byte(`{"by":2}`)}
+	m = must[*nats.Msg](t)(nc.RequestMsg(again, wait))
+	if diff := gocmp.Diff(nats.Header{"Perdure-Version": {"7"}, "Perdure-Replayed": {"true"}}, m.Header); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestErrorsCrossTheWireWhole(t *testing.T) {
+func TestErrorIsAnsweredAsProblem(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	sent := engine.Errorf(engine.Limited, "one a second\nand no more").RetryIn(1500 * time.Millisecond)
-	sent.Remote, sent.Object, sent.RequestID = true, "counter/a", "id-1"
-	listen(t, ns, answering(engine.Reply{}, sent))
+	long := strings.Repeat("é", errorTextMax)
+	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) {
+		switch r.Name {
+		case "limited":
+			answer(engine.Reply{}, engine.Errorf(engine.Limited, "slowly:\r\none after the other").RetryIn(1200*time.Millisecond))
+		case "long":
+			answer(engine.Reply{}, engine.Errorf(engine.Refused, "%s", long))
+		default:
+			answer(engine.Reply{}, errors.New("a secret of the class"))
+		}
+	})
 	nc := connect(t)
-	_, err := NewClient(nc, ns).Do(t.Context(), engine.Request{Class: "counter", Name: "a", Method: "increment"})
-	e, ok := errors.AsType[*engine.Error](err)
-	if !ok || e.Code != engine.Limited || e.Detail != sent.Detail || e.RetryAfter != sent.RetryAfter || !e.Remote || e.Object != "counter/a" || e.RequestID != "id-1" {
-		t.Errorf("%+v", err)
-	}
-	m := must[*nats.Msg](t)(nc.Request(ns.Call("counter", "a", "increment"), nil, time.Minute))
-	for name, want := range map[string]string{wire.HeaderErrorCode: "429", wire.HeaderError: "limited: one a second and no more",
-		wire.HeaderContentType: "application/problem+json", wire.HeaderRetryAfter: "2"} {
-		if got := m.Header.Get(name); got != want {
-			t.Errorf("%s is %q; want %q", name, got, want)
+	for _, tt := range []struct {
+		name   string
+		header nats.Header
+		detail string
+	}{
+		{"limited", headersOf("Nats-Service-Error-Code", "429", "Nats-Service-Error", "limited: slowly:  one after the other",
+			"Content-Type", "application/problem+json", "Retry-After", "2"), "slowly:\r\none after the other"},
+		{"long", headersOf("Nats-Service-Error-Code", "422", "Nats-Service-Error", ("refused: " + long)[:errorTextMax-1],
+			"Content-Type", "application/problem+json"), long},
+		{"plain", headersOf("Nats-Service-Error-Code", "500", "Nats-Service-Error", "internal: the object failed; its log has the reason under this request id",
+			"Content-Type", "application/problem+json"), "the object failed; its log has the reason under this request id"},
+	} {
+		m := must[*nats.Msg](t)(nc.Request(ns.Call("counter", tt.name, "get"), nil, wait))
+		if diff := gocmp.Diff(tt.header, m.Header); diff != "" {
+			t.Errorf("%s: %s", tt.name, diff)
+		}
+		var p engine.Problem
+		check(t, json.Unmarshal(m.Data, &p))
+		if p.Detail != tt.detail || fmt.Sprint(p.Status) != tt.header.Get("Nats-Service-Error-Code") {
+			t.Errorf("%s: got %s", tt.name, m.Data)
 		}
 	}
 }
 
-func TestWhatCannotBeUnderstoodIsRefusedWithoutTheObject(t *testing.T) {
+func TestMalformedRequestIsRefusedUnserved(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	listen(t, ns, unserved(t))
 	nc := connect(t)
-	for name, c := range map[string]struct {
-		token  string
-		header nats.Header
-		says   string
-	}{
-		"another spelling": {"a%2eb", nil, `want "a%2Eb"`},
-		"session":          {"a", nats.Header{wire.HeaderSession: {"me 1"}}, wire.HeaderSession},
-		"deadline":         {"a", nats.Header{wire.HeaderDeadline: {"soon"}}, wire.HeaderDeadline},
-		"content type":     {"a", nats.Header{wire.HeaderContentType: {"text/plain"}}, "application/json"},
-		"wire":             {"a", nats.Header{wire.HeaderWire: {"2"}}, wire.HeaderWire},
+	for _, m := range []*nats.Msg{
+		{Subject: ns.Call("counter", "a%2eb", "get")},
+		{Subject: ns.Call("counter", "a", "get"), Header: headersOf("Perdure-Wire", "9")},
+		{Subject: wrongSlot(ns), Header: headersOf("Perdure-Wire", "9")},
 	} {
-		m := nats.NewMsg(ns.Call("counter", c.token, "increment"))
-		m.Header = c.header
-		r := must[*nats.Msg](t)(nc.RequestMsg(m, time.Minute))
-		e := engine.ParseProblem(r.Data)
-		if e.Code != engine.Invalid || !strings.Contains(e.Detail, c.says) {
-			t.Errorf("%s: %v; want invalid with %q", name, e, c.says)
+		m = must[*nats.Msg](t)(nc.RequestMsg(m, wait))
+		if m.Header.Get("Nats-Service-Error-Code") != "400" || !strings.Contains(m.Header.Get("Nats-Service-Error"), "invalid: ") {
+			t.Errorf("got %v %s", m.Header, m.Data)
 		}
 	}
 }
 
-func TestARequestInTheWrongSlotIsPassedOn(t *testing.T) {
+// rawError sends a request with a block of headers that nats.go would not write, and returns the line of its answer's error.
+func rawError(t *testing.T, subject, block string) string {
+	t.Helper()
+	conn := must[net.Conn](t)(natsServer.InProcessConn())
+	defer conn.Close()
+	check(t, conn.SetDeadline(time.Now().Add(wait)))
+	lines := bufio.NewReader(conn)
+	must[string](t)(lines.ReadString('\n')) // the server speaks first
+	_, err := fmt.Fprintf(conn, "CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB raw.%s 1\r\nHPUB %s raw.%s %d %d\r\n%s\r\n",
+		t.Name(), subject, t.Name(), len(block), len(block), block)
+	check(t, err)
+	for {
+		line := must[string](t)(lines.ReadString('\n'))
+		if strings.HasPrefix(line, "Nats-Service-Error: ") {
+			return line
+		}
+	}
+}
+
+// Without its headers the request would be another one.
+func TestUnreadableHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	got := make(chan string, 1)
+	listen(t, ns, unserved(t))
+	line := rawError(t, ns.Call("counter", "a", "get"), "NATS/1.0\r\nno colon\r\n\r\n")
+	if !strings.Contains(line, "invalid: the headers cannot be read") {
+		t.Errorf("got %q", line)
+	}
+}
+
+func TestRequestWithoutReplySubjectRuns(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	served := make(chan engine.Request, 1)
 	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) {
-		got <- r.Name
-		answer(engine.Reply{Status: 200, Body: []byte("1")}, nil)
+		if r.Method == "fail" {
+			answer(engine.Reply{}, engine.Errorf(engine.Refused, "no"))
+		} else {
+			answer(engine.Reply{}, nil)
+		}
+		served <- r
+	})
+	nc := connect(t)
+	for _, method := range []string{"increment", "fail"} {
+		check(t, nc.Publish(ns.Call("counter", "a", method), nil))
+		if r := <-served; r.Name != "a" || r.Method != method {
+			t.Errorf("got %+v", r)
+		}
+	}
+}
+
+func TestAnswersDoNotGoIntoTheNamespace(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	listen(t, ns, answering(engine.Reply{Body: []byte("1")}, nil))
+	nc := connect(t)
+	journal := must[*nats.Subscription](t)(nc.SubscribeSync(ns.Journal("counter", "a")))
+	call := ns.Call("counter", "a", "increment")
+	check(t, nc.PublishRequest(call, ns.Journal("counter", "a"), nil))
+	must[*nats.Msg](t)(nc.Request(call, nil, wait)) // the same slot answers in order
+	if n, _, err := journal.Pending(); n != 0 || err != nil {
+		t.Errorf("%d answers came into the journal (%v)", n, err)
+	}
+	in := answers{ns: ns}
+	for reply, want := range map[string]string{"_INBOX.a": "_INBOX.a", "$JS.API.STREAM.DELETE.x": "", string(ns) + "2.a": string(ns) + "2.a"} {
+		if got := in.replyTo(&nats.Msg{Reply: reply}); got != want {
+			t.Errorf("answers to %q go to %q, want %q", reply, got, want)
+		}
+	}
+}
+
+func TestRequestAtTheWrongSlotIsPassedOnAsItIs(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	served := make(chan engine.Request, 1)
+	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) {
+		served <- r
+		answer(engine.Reply{Body: r.Body, Version: 1}, nil)
 	})
 	before := PassedOn()
-	wrong := (wire.Slot("counter", "a") + 1) % wire.Slots
-	subject := strings.Replace(ns.SlotCalls(wrong), "*.*.*", "counter.a.increment", 1)
-	r := must[*nats.Msg](t)(connect(t).Request(subject, nil, time.Minute))
-	if name := <-got; name != "a" || string(r.Data) != "1" || PassedOn() == before {
-		t.Errorf("%s, %s, %d passed on", name, r.Data, PassedOn()-before)
+	m := must[*nats.Msg](t)(connect(t).RequestMsg(&nats.Msg{Subject: wrongSlot(ns), Header: headersOf("Perdure-Request-Id", "x"), Data: []byte("5")}, wait))
+	if r := <-served; r.ID != "x" || r.Name != "a" || r.Method != "increment" || string(m.Data) != "5" {
+		t.Errorf("served %+v, answered %q", r, m.Data)
+	}
+	if PassedOn() == before {
+		t.Error("it was not counted")
 	}
 }
 
-func TestWithoutReplySubjectItRunsAndWithoutOwnerItDoesNot(t *testing.T) {
+func TestPassingOnWhatCannotBeSentIsAnError(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
+	listen(t, ns, unserved(t))
+	line := rawError(t, wrongSlot(ns), "NATS/1.0\r\na/b: nats.go reads this name and does not write it\r\n\r\n")
+	if !strings.Contains(line, "invalid: pass the request on from "+wrongSlot(ns)) {
+		t.Errorf("got %q", line)
+	}
+}
+
+func TestEachPartitionTakesItsSlots(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	const partitions = 3
 	nc := connect(t)
-	_, err := NewClient(nc, ns).Do(t.Context(), engine.Request{Class: "counter", Name: "a", Method: "increment"})
-	if !errors.Is(err, engine.Unavailable) {
-		t.Errorf("without owner: %v", err)
+	for p := range partitions {
+		stop := must[func()](t)(Listen(nc, ns, p, partitions, slog.New(slog.DiscardHandler), func(r engine.Request, answer func(engine.Reply, error)) {
+			answer(engine.Reply{Body: fmt.Append(nil, p)}, nil)
+		}))
+		defer stop()
 	}
-	got := make(chan engine.Request, 1)
-	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) {
-		answer(engine.Reply{Status: 200}, nil)
-		got <- r
-	})
-	check(t, nc.Publish(ns.Call("counter", "a", "increment"), []byte("{}")))
-	if r := <-got; r.Name != "a" || string(r.Body) != "{}" {
-		t.Errorf("%+v", r)
-	}
-}
-
-func TestALostAnswerIsAnUnknownOutcome(t *testing.T) {
-	t.Parallel()
-	ns := namespace(t)
-	listen(t, ns, func(engine.Request, func(engine.Reply, error)) {}) // never answers
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err := NewClient(connect(t), ns).Do(ctx, engine.Request{Class: "counter", Name: "a", Method: "increment"})
-	if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.UnknownOutcome || !e.Retryable() {
-		t.Errorf("%v", err)
-	}
-}
-
-// inspector answers every question with what it was asked.
-type inspector struct{}
-
-func (inspector) State(_ context.Context, class, name string) (engine.ObjectState, error) {
-	if class == "nothing" {
-		return engine.ObjectState{}, engine.Errorf(engine.NotFound, "no class %q", class)
-	}
-	return engine.ObjectState{Class: class, Name: name, Version: 4, Storage: map[string]json.RawMessage{"count": []byte("4")}}, nil
-}
-
-func (inspector) Journal(_ context.Context, class, name string, from journal.Seq, limit int) ([]engine.JournalEntry, journal.Seq, error) {
-	entries := make([]engine.JournalEntry, limit)
-	for i := range entries {
-		entries[i] = engine.JournalEntry{Class: class, Name: name, Seq: from + journal.Seq(i), Method: strings.Repeat("m", 1000)}
-	}
-	return entries, from + journal.Seq(limit), nil
-}
-
-func (inspector) Objects(_ context.Context, class, prefix, cursor string, limit int) ([]engine.ObjectInfo, string, error) {
-	return []engine.ObjectInfo{{Class: class, Name: prefix + cursor, Version: journal.Version(limit)}}, "more", nil
-}
-
-func (inspector) Classes(context.Context) ([]engine.ClassInfo, error) {
-	return []engine.ClassInfo{{Name: "counter", Methods: map[string]engine.Method{"value": {Read: true}}}}, nil
-}
-
-func TestQuestionsAreAnswered(t *testing.T) {
-	t.Parallel()
-	ns := namespace(t)
-	stop := must[func()](t)(ServeAdmin(connect(t), ns, inspector{}, func() any { return map[string]int{"partitions": 4} }, slog.New(slog.DiscardHandler)))
-	t.Cleanup(stop)
-	nc := connect(t)
-	c := NewClient(nc, ns)
-	if s := must[engine.ObjectState](t)(c.State(t.Context(), "counter", "a")); s.Version != 4 || s.Name != "a" || string(s.Storage["count"]) != "4" {
-		t.Errorf("%+v", s)
-	}
-	if _, err := c.State(t.Context(), "nothing", "a"); !errors.Is(err, engine.NotFound) {
-		t.Error(err)
-	}
-	list, next, err := c.Objects(t.Context(), "counter", "p", "c", 7)
-	if err != nil || next != "more" || len(list) != 1 || list[0].Name != "pc" || list[0].Version != 7 {
-		t.Errorf("%+v %s %v", list, next, err)
-	}
-	if classes := must[[]engine.ClassInfo](t)(c.Classes(t.Context())); !classes[0].Methods["value"].Read {
-		t.Errorf("%+v", classes)
-	}
-	if raw := must[json.RawMessage](t)(c.Status(t.Context())); string(raw) != `{"partitions":4}` {
-		t.Errorf("%s", raw)
-	}
-	// What the server does not carry in one answer comes in parts, without gaps.
-	seq := journal.Seq(1)
-	for seq < 400 {
-		entries, next, err := c.Journal(t.Context(), "counter", "a", seq, 400)
-		if err != nil || len(entries) == 0 || len(entries) >= 400 || entries[0].Seq != seq || next != entries[len(entries)-1].Seq+1 {
-			t.Fatalf("%d entries from %d, next %d, %v", len(entries), seq, next, err)
+	caller := connect(t)
+	for i := range 100 {
+		name := fmt.Sprint("object ", i)
+		token := wire.Escape(name)
+		m := must[*nats.Msg](t)(caller.Request(ns.Call("counter", token, "get"), nil, wait))
+		if want := fmt.Sprint(wire.Partition(wire.Slot("counter", token), partitions)); string(m.Data) != want {
+			t.Errorf("%s: partition %s answered, want %s", name, m.Data, want)
 		}
-		seq = next
 	}
-	m := must[*nats.Msg](t)(nc.Request(ns.Admin("state"), []byte(`{"klass":"counter"}`), time.Minute))
-	if e := engine.ParseProblem(m.Data); e.Code != engine.Invalid || !strings.Contains(e.Detail, "klass") {
-		t.Error(e)
+}
+
+func TestStopEndsIntakeAndNotAnswers(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	worker := connect(t)
+	held := make(chan func(engine.Reply, error), 1)
+	stop := must[func()](t)(Listen(worker, ns, 0, 1, slog.New(slog.DiscardHandler), func(_ engine.Request, answer func(engine.Reply, error)) { held <- answer }))
+	nc := connect(t)
+	inbox := must[*nats.Subscription](t)(nc.SubscribeSync(nc.NewInbox()))
+	check(t, nc.PublishRequest(ns.Call("counter", "a", "get"), inbox.Subject, nil))
+	answer := <-held
+	stop()
+	check(t, worker.Flush())
+	if _, err := nc.Request(ns.Call("counter", "a", "get"), nil, wait); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("after stop: got %v", err)
+	}
+	answer(engine.Reply{Body: []byte("1")}, nil)
+	if m := must[*nats.Msg](t)(inbox.NextMsg(wait)); string(m.Data) != "1" {
+		t.Errorf("got %q", m.Data)
+	}
+	stop() // once more does nothing
+}
+
+func TestAnswerThatTheServerDoesNotCarryIsToldAsError(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	large := strings.Repeat("x", payloadMax)
+	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) {
+		if r.Method == "fail" {
+			answer(engine.Reply{}, engine.Errorf(engine.Refused, "%s", large))
+		} else {
+			answer(engine.Reply{Body: []byte(large)}, nil)
+		}
+	})
+	nc := connect(t)
+	for method, want := range map[string]string{"get": "what was done stays done", "fail": "refused: xxx"} {
+		m := must[*nats.Msg](t)(nc.Request(ns.Call("counter", "a", method), nil, wait))
+		if e := engine.ParseProblem(m.Data); e.Code != engine.Internal || !strings.Contains(e.Detail, want) || !strings.Contains(e.Detail, "the server carries 131072") {
+			t.Errorf("%s: got %v", method, e)
+		}
+	}
+}
+
+func TestListenFailsOnAClosedConnection(t *testing.T) {
+	t.Parallel()
+	nc := connect(t)
+	nc.Close()
+	_, err := Listen(nc, "objects", 0, 4, slog.New(slog.DiscardHandler), unserved(t))
+	_, err2 := ServeAdmin(nc, "objects", nil, nil, slog.New(slog.DiscardHandler))
+	for _, err := range []error{err, err2} {
+		if !errors.Is(err, nats.ErrConnectionClosed) || !strings.Contains(cmp.Or(err, io.EOF).Error(), "subscribe to ") {
+			t.Errorf("got %v", err)
+		}
 	}
 }
