@@ -176,7 +176,7 @@ func TestLongJournalComesInPiecesOfWholeRecords(t *testing.T) {
 	for seq := range journal.Seq(40) {
 		for range 3 { // commits of one record
 			of.entries = append(of.entries, engine.JournalEntry{Class: "counter", Name: "a", Seq: seq + 1, Version: journal.Version(len(of.entries) + 1),
-				Method: strings.Repeat("<", 1000)}) // escaped it is six times as long
+				Method: strings.Repeat("<", 900)}) // escaped it is six times as long; 20 fit, which are no whole records
 		}
 	}
 	serveAdmin(t, ns, of)

@@ -42,8 +42,9 @@ func TestRequestArrivesAsItWasSent(t *testing.T) {
 		r := base
 		change(&r)
 		got, err := c.Do(t.Context(), r)
-		if diff := gocmp.Diff(reply, got); err != nil || diff != "" {
-			t.Error(err, diff)
+		check(t, err)
+		if diff := gocmp.Diff(reply, got); diff != "" {
+			t.Error(diff)
 		}
 		if diff := gocmp.Diff(r, <-served, cmpopts.IgnoreUnexported(engine.Request{}), cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)

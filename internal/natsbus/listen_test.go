@@ -185,6 +185,9 @@ func TestRequestAtTheWrongSlotIsPassedOnAsItIs(t *testing.T) {
 	})
 	before := PassedOn()
 	m := must[*nats.Msg](t)(connect(t).RequestMsg(&nats.Msg{Subject: wrongSlot(ns), Header: headersOf("Perdure-Request-Id", "x"), Data: []byte("5")}, wait))
+	if m.Header.Get("Nats-Service-Error") != "" {
+		t.Fatalf("got %v", m.Header)
+	}
 	if r := <-served; r.ID != "x" || r.Name != "a" || r.Method != "increment" || string(m.Data) != "5" {
 		t.Errorf("served %+v, answered %q", r, m.Data)
 	}
