@@ -73,10 +73,19 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 		}
 		defer c.settle(object, r.Session.N)
 	}
+	var unknown error // the first try whose outcome is
 	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 		reply, err := c.t.Do(ctx, r)
 		e, failed := errors.AsType[*Error](err)
-		if !failed || !e.Retryable() || ctx.Err() != nil {
+		switch {
+		case !failed:
+			return reply, err
+		case e.Code == UnknownOutcome && unknown == nil:
+			unknown = err
+		case unknown != nil && !e.Remote && (e.Code == Unavailable || e.Code == Overloaded || e.Code == Limited || e.Code == Timeout):
+			err = unknown // this try did nothing; an earlier one may have
+		}
+		if !e.Retryable() || ctx.Err() != nil {
 			return reply, err
 		}
 		if sleep(ctx, jitter(max(wait, min(e.RetryAfter, retryLast)))) != nil {

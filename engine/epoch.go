@@ -35,6 +35,7 @@ type epoch struct {
 	witnessed journal.Seq // what the witness was last told of; owned by serve
 
 	done    chan struct{} // closed when it is over
+	writing sync.RWMutex  // held shared while the store is written
 	over    atomic.Bool
 	running sync.WaitGroup
 	press   chan struct{}
@@ -122,6 +123,16 @@ func (ep *epoch) end(cause error) {
 		o.memory = 0
 		o.mu.Unlock()
 	}
+}
+
+// write writes into the store, unless the epoch is over: the next one has begun then, perhaps, and the store is its own.
+func (ep *epoch) write(f func() error) error {
+	ep.writing.RLock()
+	defer ep.writing.RUnlock()
+	if ep.over.Load() {
+		return errEpochOver
+	}
+	return f()
 }
 
 // pressed says that the worker holds more than its budget.

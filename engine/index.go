@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +38,9 @@ func (x *index) build(ep *epoch) {
 func (ep *epoch) listNames() error {
 	ids := make([]snapshot.ID, 0, indexBatch)
 	add := func() error {
-		if err := ep.w.store.Index(ids...); err != nil {
+		if err := ep.write(func() error { return ep.w.store.Index(ids...) }); errors.Is(err, errEpochOver) {
+			return err
+		} else if err != nil {
 			return ep.w.storeFailed(err)
 		}
 		ids = ids[:0]
@@ -61,7 +64,8 @@ func (ep *epoch) listNames() error {
 
 // newborn lists an object with its first commit.
 func (o *object) newborn() {
-	if err := o.ep.w.store.Index(o.id); err != nil {
+	err := o.ep.write(func() error { return o.ep.w.store.Index(o.id) })
+	if err != nil && !errors.Is(err, errEpochOver) {
 		_ = o.ep.w.storeFailed(err)
 	}
 }

@@ -58,6 +58,7 @@ type object struct {
 	pending []*commit       // not sent yet
 	queued  bool            // in the committer's queue
 	unacked int             // records in flight
+	sent    journal.Version // all commits up to it are
 	barrier journal.Version // a record must end here, so that there is a position for a snapshot
 	fresh   bool            // no record since it woke: the next one also checks the object's last position
 	subject journal.Seq     // that position
@@ -208,7 +209,7 @@ func (o *object) serve(run int, tk *task) bool {
 	var hash journal.Hash
 	if tk.req.ID != "" || tk.req.Session != nil {
 		hash = tk.req.hash()
-		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, o.state.at)
+		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, o.state.at, now)
 		if err != nil {
 			o.refuseAfter(tk, err)
 			return true
@@ -240,7 +241,7 @@ func (o *object) serve(run int, tk *task) bool {
 
 // now is the time of a turn: never before that of an earlier one.
 func (o *object) now() time.Time {
-	now := o.ep.w.clock.Now()
+	now := o.ep.w.clock.Now().Round(0) // as it will be recorded: the monotonic reading goes on when the clock is set back
 	if now.Before(o.state.at) {
 		return o.state.at
 	}
@@ -433,7 +434,11 @@ func (o *object) answer(tk *task, version journal.Version, r *journal.Reply, rep
 		if err == nil {
 			err = o.ep.mayAnswer()
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case replayed: // what it repeats was sent
+			err = Errorf(UnknownOutcome, "the change was sent and its outcome is not known; repeat with the same request id")
+		default:
 			err = unavailable(err) // it changed nothing, so its outcome is known
 		}
 		fire(err)
@@ -513,7 +518,7 @@ func (o *object) takeRecord(dst []byte) (*record, []byte) {
 	for n < len(o.pending) {
 		c := o.pending[n]
 		size += len(c.encoded) + journal.CommitOverhead
-		if n > 0 && size > journal.RecordBytesMax {
+		if n > 0 && size > min(journal.RecordBytesMax, o.ep.recordMax) {
 			break
 		}
 		encoded = append(encoded, journal.Encoded{JSON: c.encoded, At: c.At})
@@ -540,7 +545,7 @@ func (o *object) takeRecord(dst []byte) (*record, []byte) {
 		c.encoded = nil
 	}
 	r.hash, r.bytes = journal.HashOf(dst), len(dst)
-	o.last = r.hash
+	o.last, o.sent = r.hash, r.last
 	o.unacked++
 	return r, dst
 }
@@ -594,12 +599,7 @@ func (o *object) drop() {
 		return
 	}
 	o.leave()
-	sent := o.durable
-	if len(o.pending) > 0 {
-		sent = o.pending[0].version - 1
-	} else if n := len(o.waiters); n > 0 {
-		sent = o.waiters[n-1].version
-	}
+	sent := o.sent
 	waiters, queue, t := o.waiters, o.queue, o.turn
 	o.waiters, o.queue, o.pending, o.chores = nil, nil, nil, nil
 	o.mu.Unlock()

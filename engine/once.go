@@ -42,6 +42,16 @@ type sender struct {
 	Answers  map[uint64]*answer `json:"answers"`
 }
 
+// above is how many of its answers a mark leaves.
+func (s *sender) above(m uint64) (n int) {
+	for k := range s.Answers {
+		if k >= m {
+			n++
+		}
+	}
+	return n
+}
+
 // answer is a request that was answered by a commit.
 type answer struct {
 	Hash    journal.Hash    `json:"hash"` // of method and body
@@ -69,12 +79,12 @@ const idsKey = "n" // how many commits had an own id
 // find looks for the answer of a request. recorded is the time of the object's last commit: what is forgotten is decided
 // by it alone and not by the clock, which may go ahead and back while a copy of a request is under way. A nil answer and
 // no error mean that the request is new.
-func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash journal.Hash, recorded time.Time) (*answer, error) {
+func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash journal.Hash, recorded, now time.Time) (*answer, error) {
 	var found *answer
 	var err error
 	switch {
 	case r.Session != nil:
-		found, err = o.findNumber(r.Session, recorded)
+		found, err = o.findNumber(r.Session, recorded, now)
 	case r.ID != "":
 		found, err = o.findID(store, id, r.ID, recorded)
 	}
@@ -84,14 +94,14 @@ func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash jour
 	return found, err
 }
 
-func (o *once) findNumber(n *SessionNumber, recorded time.Time) (*answer, error) {
+func (o *once) findNumber(n *SessionNumber, recorded, now time.Time) (*answer, error) {
 	s := o.senders[n.Sender]
 	if s != nil && s.Deadline.Before(recorded) {
 		o.drop(n.Sender)
 		s = nil
 	}
 	switch {
-	case s == nil && o.kept >= keptMax:
+	case s == nil && o.full(now):
 		return nil, Errorf(Overloaded, "%d unconfirmed answers are kept for this object's callers", o.kept).RetryIn(time.Second)
 	case s == nil:
 		return nil, nil
@@ -99,12 +109,26 @@ func (o *once) findNumber(n *SessionNumber, recorded time.Time) (*answer, error)
 		return nil, Errorf(Conflict, "request %d of this client is below its mark %d: answered or abandoned", n.N, s.M)
 	case s.Answers[n.N] != nil:
 		return s.Answers[n.N], nil
-	case len(s.Answers) >= unansweredMax:
+	case len(s.Answers) >= unansweredMax && s.above(n.M) >= unansweredMax:
 		return nil, Errorf(Limited, "this client has %d unconfirmed requests at this object", len(s.Answers)).RetryIn(time.Second)
-	case o.kept >= keptMax:
+	case o.full(now):
 		return nil, Errorf(Overloaded, "%d unconfirmed answers are kept for this object's callers", o.kept).RetryIn(time.Second)
 	}
 	return nil, nil
+}
+
+// full tells whether no more fits. What a commit at that time will forget does not count, and is not forgotten yet.
+func (o *once) full(now time.Time) bool {
+	if o.kept < keptMax {
+		return false
+	}
+	n := 0
+	for _, s := range o.senders {
+		if !s.Deadline.Before(now) {
+			n += len(s.Answers)
+		}
+	}
+	return n >= keptMax
 }
 
 func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, recorded time.Time) (*answer, error) {

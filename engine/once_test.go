@@ -150,7 +150,7 @@ func TestUnconfirmedRepliesAreBounded(t *testing.T) {
 	store, now := snapshot.NewMemory(), time.Now()
 	for n := range uint64(unansweredMax + 1) {
 		r := &Request{Session: &SessionNumber{Sender: "s", N: n + 1, M: 1, Deadline: now.Add(time.Minute)}}
-		a, err := o.find(store, "r.a", r, journal.Hash{}, now)
+		a, err := o.find(store, "r.a", r, journal.Hash{}, now, now)
 		if n == unansweredMax {
 			wantCode(t, err, Limited, "1024 unconfirmed requests")
 			break

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 // has a position.
 func (o *object) capture() (folded []byte, ok bool) {
 	s := o.state
-	if o.capturing || s.tailBytes < max(flushBytes, o.folded) && len(s.tail) < flushCommits {
+	if o.act == nil || o.capturing || s.tailBytes < max(flushBytes, o.folded) && len(s.tail) < flushCommits {
 		return nil, false
 	}
 	folded, err := o.act.State()
@@ -56,7 +57,7 @@ func (o *object) captured(folded []byte, err error) {
 }
 
 // flush brings the store to a durable record. Only the object's runner calls it.
-func (o *object) flush(at position, folded []byte) {
+func (o *object) flush(at position, folded []byte) (ok bool) {
 	s := o.state
 	b := s.base
 	b.Version, b.Seq, b.Hash, b.At = at.version, at.seq, at.hash, at.at
@@ -65,9 +66,11 @@ func (o *object) flush(at position, folded []byte) {
 	b.Records, b.Bytes = b.Records+o.records, b.Bytes+o.bytes
 	o.records, o.bytes = 0, 0
 	o.mu.Unlock()
-	if err := s.flush(o.ep.w.store, b, folded); err != nil {
+	err := o.ep.write(func() error { return s.flush(o.ep.w.store, b, folded) })
+	if err != nil && !errors.Is(err, errEpochOver) {
 		_ = o.ep.w.storeFailed(err) // the worker shuts down; the journal has everything
 	}
+	return err == nil
 }
 
 // evict takes the object out of memory if nothing waits for it.
@@ -91,7 +94,9 @@ func (o *object) evict() {
 		o.mu.Lock()
 		at := o.acked
 		o.mu.Unlock()
-		o.flush(at, folded)
+		if !o.flush(at, folded) {
+			return
+		}
 		o.maybeSnapshot(snapQuiet)
 	}
 	o.mu.Lock()
@@ -178,8 +183,10 @@ func (o *object) snapshotStored(b base, last journal.Seq, parts, size int, err e
 	s.base.Snaps[0] = snapAt{First: last - journal.Seq(parts-1), Covers: b.Seq, Bytes: size}
 	s.base.Records -= b.Records
 	s.base.Bytes -= b.Bytes
-	if err := s.saveBase(o.ep.w.store); err != nil {
-		_ = o.ep.w.storeFailed(err)
+	if err := o.ep.write(func() error { return s.saveBase(o.ep.w.store) }); err != nil {
+		if !errors.Is(err, errEpochOver) {
+			_ = o.ep.w.storeFailed(err)
+		}
 		return
 	}
 	if o.class.Limits.Purge {

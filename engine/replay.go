@@ -44,6 +44,9 @@ func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapsh
 	if err := ep.compare(s, last); err != nil {
 		return replayed{}, err
 	}
+	if snap != nil && (last == nil || last.Seq < snap.Seq) {
+		return replayed{}, &journal.CorruptError{Stream: ep.log.Stream(), Seq: snap.Seq, Err: fmt.Errorf("the snapshot record at %d names it: %w", snap.at, journal.ErrDamaged)}
+	}
 	if last == nil {
 		return ep.activate(s, position{}, 0)
 	}
@@ -167,6 +170,9 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 			}
 			reached = m.Seq == last.Seq && journal.HashOf(m.Data) == journal.HashOf(last.Data)
 			id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
+			if err == nil && id.Number > ep.epochAt(m.Seq).Number { // a stray is of a former epoch, never of a later one
+				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: fmt.Errorf("it is of epoch %s, whose record is not there: %w", id, journal.ErrDamaged)}
+			}
 			if err != nil || id != ep.epochAt(m.Seq) {
 				ep.stray(m, "a record of no epoch, or not of the one before it")
 				continue
@@ -227,7 +233,7 @@ func (r *replayed) spill(ep *epoch) error {
 	b := r.state.base
 	b.Version, b.Seq, b.Hash, b.At, b.Life = r.at.version, r.at.seq, r.at.hash, r.at.at, ep.life
 	b.Epoch = journal.EpochID{} // not known to be all
-	return r.state.flush(ep.w.store, b, folded)
+	return ep.write(func() error { return r.state.flush(ep.w.store, b, folded) })
 }
 
 // unpack takes a snapshot record as the base.
@@ -267,7 +273,9 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 		return err
 	}
 	batch.Entries = append(batch.Entries, snapshot.Entry{Space: snapshot.Meta, Value: meta})
-	if err := into.Apply(s.id, batch); err != nil {
+	if err := ep.write(func() error { return into.Apply(s.id, batch) }); errors.Is(err, errEpochOver) {
+		return err
+	} else if err != nil {
 		return ep.w.storeFailed(err)
 	}
 	*s = *newState(into, s.id, s.class)

@@ -265,7 +265,12 @@ func (s *state) activate() (Activation, error) {
 	return act, nil
 }
 
-func applyEvents(act Activation, c *commit) error {
+func applyEvents(act Activation, c *commit) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("version %d: Apply panicked: %v", c.version, p)
+		}
+	}()
 	for _, ch := range c.Changes {
 		if ch.Kind != journal.Event {
 			continue

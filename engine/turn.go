@@ -207,6 +207,9 @@ func (t *turn) run() (reply *journal.Reply, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(out) > 0 {
+		out = t.compact("reply of "+t.req.Method, out)
+	}
 	return &journal.Reply{Status: http.StatusOK, Body: out}, nil
 }
 

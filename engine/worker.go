@@ -157,6 +157,8 @@ func (w *Worker) serve(ctx context.Context, ep *epoch) error {
 	defer w.epochs[ep.p].CompareAndSwap(ep, nil)
 	ep.running.Go(func() { w.index.build(ep) })
 	err := ep.serve(ctx)
+	ep.writing.Lock() // what is being written is written before another epoch begins, or the store is closed
+	ep.writing.Unlock()
 	w.know(ep.p, ep.life, ep.committer.high())
 	return err
 }
