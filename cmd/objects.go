@@ -2,8 +2,10 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +48,7 @@ func (a *app) printObjects(ctx context.Context, to engine.Inspector, class, pref
 		if limit > 0 {
 			want = min(want, limit-printed)
 		}
-		list, next, err := to.Objects(ctx, class, prefix, cursor, want)
+		list, next, err := listed(ctx, to, class, prefix, cursor, want)
 		if err != nil {
 			return err
 		}
@@ -73,4 +75,20 @@ func (a *app) printObjects(ctx context.Context, to engine.Inspector, class, pref
 		return nil
 	}
 	return table.end()
+}
+
+// listed asks for a page of names, and again while a worker that has just started is still reading them.
+func listed(ctx context.Context, to engine.Inspector, class, prefix, cursor string, limit int) ([]engine.ObjectInfo, string, error) {
+	for {
+		list, next, err := to.Objects(ctx, class, prefix, cursor, limit)
+		e, ok := errors.AsType[*engine.Error](err)
+		if !ok || e.Code != engine.Unavailable {
+			return list, next, err
+		}
+		select {
+		case <-time.After(max(e.RetryAfter/10, 20*time.Millisecond)):
+		case <-ctx.Done():
+			return nil, "", err
+		}
+	}
 }
