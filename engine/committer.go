@@ -45,11 +45,11 @@ type record struct {
 	subject journal.Seq // what the object's last message must be at, or NoSubjectCheck
 }
 
-// batch is messages that are stored all or none: a snapshot record.
+// batch is messages that are stored all or none: a snapshot record. stored is called when they are; if they are not, the
+// epoch is over and its objects with it, so there is nobody to tell.
 type batch struct {
-	o        *object
 	messages []journal.Message
-	done     func(last journal.Seq, err error)
+	stored   func(last journal.Seq)
 }
 
 func newCommitter(ep *epoch, next journal.Seq) *committer {
@@ -75,15 +75,10 @@ func (c *committer) enqueue(o *object) {
 
 func (c *committer) enqueueBatch(b *batch) {
 	c.mu.Lock()
-	closed := c.closed
-	if !closed {
+	if !c.closed {
 		c.batches = append(c.batches, b)
 	}
 	c.mu.Unlock()
-	if closed {
-		b.done(0, errEpochOver)
-		return
-	}
 	c.signal()
 }
 
@@ -205,7 +200,6 @@ func (c *committer) answered(a journal.Answer) {
 			c.signal()
 			return
 		case outcome != journal.Stored:
-			c.undo(s)
 			c.ep.end(fmt.Errorf("append at %d: %s: %w", last, outcome, a.Err))
 			return
 		}
@@ -220,16 +214,10 @@ func (c *committer) answered(a journal.Answer) {
 // told passes on that something is durable.
 func (c *committer) told(s sent, last journal.Seq) {
 	if s.batch != nil {
-		s.batch.done(last, nil)
+		s.batch.stored(last)
 		return
 	}
 	s.record.o.stored(s.record, last)
-}
-
-func (c *committer) undo(s sent) {
-	if s.batch != nil {
-		s.batch.done(0, errEpochOver)
-	}
 }
 
 // overdue tells whether an append waits too long for its answer.
@@ -247,12 +235,8 @@ func (c *committer) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.win.fail()
-	batches := c.batches
 	c.batches, c.objects = nil, nil
 	c.mu.Unlock()
-	for _, b := range batches {
-		b.done(0, errEpochOver)
-	}
 	if c.writer != nil {
 		c.writer.Close()
 	}

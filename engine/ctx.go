@@ -62,7 +62,7 @@ func (c *Ctx) Caller() Caller { return c.live().req.Caller }
 func (c *Ctx) Chain() []string { return c.live().req.Chain }
 
 // Version is how many commits the object has, the turn's own not among them.
-func (c *Ctx) Version() journal.Version { return c.live().o.state.version }
+func (c *Ctx) Version() journal.Version { return c.live().version }
 
 // Log is a logger with object, method and request.
 func (c *Ctx) Log() *slog.Logger { return c.live().log() }

@@ -92,6 +92,9 @@ func (w *Worker) check(r *Request) (*class, error) {
 	}
 	now := w.clock.Now()
 	if r.Deadline.IsZero() {
+		r.Deadline = sessionDeadline(r) // a later one could outlive what the object remembers of the sender
+	}
+	if r.Deadline.IsZero() {
 		r.Deadline = now.Add(cmp.Or(r.Limit, DefaultDeadline))
 	}
 	for _, d := range []time.Time{r.Deadline, sessionDeadline(r)} {

@@ -135,6 +135,12 @@ func (ep *epoch) write(f func() error) error {
 	return f()
 }
 
+// waitWritten waits for what is being written when the epoch is over: before another one begins, or the store is closed.
+func (ep *epoch) waitWritten() {
+	ep.writing.Lock()
+	defer ep.writing.Unlock()
+}
+
 // pressed says that the worker holds more than its budget.
 func (ep *epoch) pressed() {
 	select {

@@ -136,7 +136,7 @@ func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, er
 		return ObjectState{}, unavailable(err)
 	}
 	out := ObjectState{Class: class, Name: name, Version: r.at.version, Changed: r.at.at, Seq: r.at.seq}
-	if out.State, err = r.act.State(); err != nil {
+	if out.State, err = foldOf(r.act); err != nil {
 		return out, Errorf(Internal, "fold the state: %w", err)
 	}
 	for key, e := range r.state.entries("", "", false, nil) {

@@ -308,7 +308,7 @@ func (o *object) finish(run int, t *turn) bool {
 
 // commit makes the turn's changes a commit. From here on memory shows them; whoever depends on them waits at the gate.
 func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Reply) error {
-	if err := o.ep.w.mayWrite(o.class); err != nil {
+	if err := o.ep.w.mayWrite(); err != nil {
 		return err
 	}
 	source := "call"
@@ -359,13 +359,13 @@ func (o *object) checkFold(t *turn) {
 	if tell == nil {
 		return
 	}
-	have, err := t.act.State()
+	have, err := foldOf(t.act)
 	fresh, err2 := o.state.activate()
 	if err := errors.Join(err, err2); err != nil {
 		tell(fmt.Errorf("%s %s: %w", o, t.req.Method, err))
 		return
 	}
-	if want, err := fresh.State(); err != nil || !bytes.Equal(have, want) {
+	if want, err := foldOf(fresh); err != nil || !bytes.Equal(have, want) {
 		tell(fmt.Errorf("%s %s: the state is %s, the events give %s: an exported field changes only in Apply", o, t.req.Method, have, want))
 	}
 }

@@ -679,3 +679,69 @@ func TestTheErrorOfAnOnWakeWaitsAtTheGate(t *testing.T) {
 	wantCode(t, <-boom, Internal)
 	wantCode(t, <-told, Refused, "total is 1")
 }
+
+// TestSentIsUnknownWhateverElseWaits: a change that was sent is never said not to have happened.
+func TestSentIsUnknownWhateverElseWaits(t *testing.T) {
+	t.Parallel()
+	plan := &journaltest.Plan{Append: func(int, int) journaltest.Fault { return journaltest.Hold }}
+	w := newServer(t)
+	worker := w.worker("w", func(c *Config) {
+		connect := c.Connect
+		c.Connect = func(ctx context.Context) (journal.Session, error) {
+			s, err := connect(ctx)
+			return journaltest.Faulty(s, plan), err
+		}
+	})
+	w.ready(worker)
+	ask := func(id string) chan error {
+		c := make(chan error, 1)
+		worker.submit(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"), ID: id}, func(_ Reply, err error) { c <- err })
+		return c
+	}
+	first := ask("1")
+	eventually(t, "sent", func() bool { return plan.Held() == 1 })
+	second := ask("2")
+	eventually(t, "sent", func() bool { return plan.Held() == 2 })
+	o := residentObject(worker, "register", "a")
+	repeat := ask("1")
+	eventually(t, "all wait", func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.waiters) == 3 })
+	o.ep.end(errors.New("test"))
+	wantCode(t, <-first, UnknownOutcome)
+	wantCode(t, <-repeat, UnknownOutcome) // the code: as a cause it may be inside another error
+	wantCode(t, <-second, UnknownOutcome)
+}
+
+// script is a class in another language, whose reply is its argument.
+type script struct{ b Behavior }
+
+func (s script) Bind() (*Behavior, error) { return &s.b, nil }
+
+type scriptAct struct{}
+
+func (scriptAct) Invoke(ctx *Ctx, method string, in []byte) ([]byte, error) {
+	ctx.Raw().Put("k", []byte("1"))
+	return in, nil
+}
+func (scriptAct) Apply(string, []byte) error { return nil }
+func (scriptAct) State() ([]byte, error)     { return nil, nil }
+func (scriptAct) Hooks() any                 { return nil }
+
+func TestAReplyThatIsNoJSONFailsItsTurn(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	js := script{Behavior{Name: "js", Methods: map[string]Method{"set": {}}, Activate: func([]byte) (Activation, error) { return scriptAct{}, nil }}}
+	how := func(c *Config) { c.Classes = []AnyClass{js} }
+	worker := w.worker("w", how)
+	w.ready(worker)
+	set := func(body string) (Reply, error) {
+		return worker.Do(t.Context(), Request{Class: "js", Name: "a", Method: "set", Body: []byte(body)})
+	}
+	_, err := set("undefined")
+	wantCode(t, err, Internal, "not JSON")
+	worker.Kill()
+	worker = w.worker("w", how)
+	w.ready(worker)
+	if r := must(set("1"))(t); r.Version != 1 {
+		t.Errorf("version %d", r.Version)
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/snapshot"
@@ -240,4 +242,108 @@ func TestAClockThatGoesAheadAndBackForgetsNothing(t *testing.T) {
 	if r := must(worker.Do(t.Context(), numbered("add", 1, 30*time.Second)))(t); !r.Replayed || string(r.Body) != "1" {
 		t.Errorf("the repeat: %s, replayed %v", r.Body, r.Replayed)
 	}
+}
+
+func TestAMarkOfTheRequestItselfCounts(t *testing.T) {
+	t.Parallel()
+	o := newOnce(Limits{KeepIDs: time.Hour, KeepIDsMax: 10})
+	store, now := snapshot.NewMemory(), time.Now()
+	for n := range uint64(unansweredMax) {
+		o.add(&commit{version: journal.Version(n + 1), Commit: journal.Commit{At: now, Session: &SessionNumber{Sender: "s", N: n + 1, M: 1, Deadline: now.Add(time.Minute)}}})
+	}
+	r := &Request{Session: &SessionNumber{Sender: "s", N: unansweredMax + 1, M: unansweredMax + 1, Deadline: now.Add(time.Minute)}}
+	if _, err := o.find(store, "r.a", r, journal.Hash{}, now, now); err != nil {
+		t.Errorf("it confirms all answers, and is refused: %v", err)
+	}
+}
+
+func TestAFullWindowEmptiesWithTime(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	clock := &testClock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	worker := w.worker("w", func(c *Config) { c.Clock = clock })
+	w.ready(worker)
+	w.add(worker, "a")
+	o := residentObject(worker, "register", "a")
+	done := make(chan struct{})
+	o.chore(func() {
+		for n := range keptMax { // as many one-shot clients
+			name := fmt.Sprintf("%032x", n)
+			o.state.once.senders[name] = &sender{M: 1, Deadline: clock.Now().Add(30 * time.Second), Answers: map[uint64]*answer{1: {}}}
+			o.state.once.kept++
+		}
+		close(done)
+	})
+	<-done
+	clock.advance(24 * time.Hour) // all of them are long gone
+	dl := clock.Now().Add(time.Minute)
+	for i := range 3 {
+		_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"), Deadline: dl,
+			Session: &SessionNumber{Sender: strings.Repeat("f0", 16), N: 1, M: 1, Deadline: dl}})
+		if err != nil {
+			t.Errorf("try %d, a day after the last deadline: %v", i, err)
+		}
+	}
+}
+
+// setBack is a time whose wall clock reads d earlier, in whole seconds, and whose monotonic reading does not: what time.Now
+// returns after the machine's clock was set back. There is no way to make one but to reach into it.
+func setBack(t time.Time, d time.Duration) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&t))
+	*wall -= uint64(d/time.Second) << 30
+	return t
+}
+
+// stepClock is the machine's clock, set back at some time.
+type stepClock struct {
+	machineClock
+	back atomic.Int64
+}
+
+func (c *stepClock) Now() time.Time { return setBack(time.Now(), time.Duration(c.back.Load())) }
+
+// TestAWallClockThatIsSetBack: recorded times do not decrease, and a request that was forgotten by them does not run again.
+func TestAWallClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	clock := &stepClock{}
+	worker := w.worker("w", func(c *Config) { c.Clock = clock })
+	w.ready(worker)
+	start := time.Now().Round(0)
+	numbered := func(n uint64, sender, method string, deadline time.Duration) Request {
+		r := Request{Class: "register", Name: "a", Method: method, Body: []byte("1"), Deadline: start.Add(deadline),
+			Session: &SessionNumber{Sender: strings.Repeat(sender, 16), N: n, M: 1, Deadline: start.Add(deadline)}}
+		if method == "peek" {
+			r.Body = nil
+		}
+		return r
+	}
+	const soon = 2 * time.Second
+	must(worker.Do(t.Context(), numbered(1, "ab", "add", soon)))(t)
+	eventually(t, "its deadline has passed", func() bool { return time.Since(start) > soon+soon/4 })
+	must(worker.Do(t.Context(), numbered(1, "cd", "add", time.Minute)))(t) // recorded behind that deadline
+	<-flushNow(residentObject(worker, "register", "a"))                    // so its sender is forgotten
+	clock.back.Store(int64(soon))
+	must(worker.Do(t.Context(), numbered(2, "cd", "add", time.Minute)))(t)
+	_, err := worker.Do(t.Context(), numbered(1, "ab", "add", soon))
+	wantCode(t, err, Timeout, "not begun by its deadline")
+	entries, _, err := worker.Journal(t.Context(), "register", "a", 0, 0)
+	if err != nil || len(entries) != 3 {
+		t.Fatal(entries, err)
+	}
+	for i := range entries[1:] {
+		if entries[i+1].At.Before(entries[i].At) {
+			t.Errorf("version %d is at %v, and the one before it at %v", entries[i+1].Version, entries[i+1].At, entries[i].At)
+		}
+	}
+}
+
+func TestANumberedRequestWithoutADeadlineHasItsSenders(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"),
+		Session: &SessionNumber{Sender: strings.Repeat("ab", 16), N: 1, M: 1, Deadline: time.Now().Add(-time.Second)}})
+	wantCode(t, err, Timeout, "not begun by its deadline")
 }

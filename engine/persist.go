@@ -31,7 +31,7 @@ func (o *object) capture() (folded []byte, ok bool) {
 	if o.act == nil || o.capturing || s.tailBytes < max(flushBytes, o.folded) && len(s.tail) < flushCommits {
 		return nil, false
 	}
-	folded, err := o.act.State()
+	folded, err := foldOf(o.act)
 	if err != nil {
 		o.ep.w.log.Error("state does not encode; it stays in memory", "object", o, "err", err)
 		return nil, false
@@ -86,7 +86,7 @@ func (o *object) evict() {
 			}
 			o.act = act
 		}
-		folded, err := o.act.State()
+		folded, err := foldOf(o.act)
 		if err != nil {
 			o.ep.w.log.Error("state does not encode; the object stays in memory", "object", o, "err", err)
 			return
@@ -133,11 +133,14 @@ func (o *object) weigh() {
 	}
 	n := o.state.bytes() + o.folded
 	o.mu.Lock()
+	if o.gone { // it counts for nothing any more
+		o.mu.Unlock()
+		return
+	}
 	d := n - o.memory
 	o.memory = n
-	gone := o.gone
 	o.mu.Unlock()
-	if !gone && o.ep.w.memory.Add(int64(d)) > o.ep.w.cfg.MemoryBytes {
+	if o.ep.w.memory.Add(int64(d)) > o.ep.w.cfg.MemoryBytes {
 		o.ep.pressed()
 	}
 }
@@ -167,17 +170,14 @@ func (o *object) maybeSnapshot(records int) {
 			o.chore(func() { o.snapping, o.snapMin = false, 2*b.Records })
 			return
 		}
-		o.ep.committer.enqueueBatch(&batch{o: o, messages: parts, done: func(last journal.Seq, err error) {
-			o.chore(func() { o.snapshotStored(b, last, len(parts), size, err) })
+		o.ep.committer.enqueueBatch(&batch{messages: parts, stored: func(last journal.Seq) {
+			o.chore(func() { o.snapshotStored(b, last, len(parts), size) })
 		}})
 	})
 }
 
-func (o *object) snapshotStored(b base, last journal.Seq, parts, size int, err error) {
+func (o *object) snapshotStored(b base, last journal.Seq, parts, size int) {
 	o.snapping = false
-	if err != nil {
-		return // the epoch is over
-	}
 	s := o.state
 	s.base.Snaps[1] = s.base.Snaps[0]
 	s.base.Snaps[0] = snapAt{First: last - journal.Seq(parts-1), Covers: b.Seq, Bytes: size}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/internal/wire"
@@ -44,17 +45,11 @@ func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapsh
 	if err := ep.compare(s, last); err != nil {
 		return replayed{}, err
 	}
-	if snap != nil && (last == nil || last.Seq < snap.Seq) {
-		return replayed{}, &journal.CorruptError{Stream: ep.log.Stream(), Seq: snap.Seq, Err: fmt.Errorf("the snapshot record at %d names it: %w", snap.at, journal.ErrDamaged)}
+	if err := ep.restore(ctx, s, snap, last, into); err != nil {
+		return replayed{}, err
 	}
 	if last == nil {
 		return ep.activate(s, position{}, 0)
-	}
-	if snap != nil && (!s.stored || snap.Seq > s.base.Seq) {
-		if err := ep.unpack(ctx, s, snap, into); err != nil {
-			ep.w.log.Warn("snapshot record not usable; the object is replayed from its first record", "object", s.id, "seq", snap.at, "err", err)
-			s.forget()
-		}
 	}
 	r, err := ep.activate(s, s.base.position(), last.Seq)
 	if err != nil {
@@ -87,15 +82,9 @@ func (ep *epoch) activate(s *state, at position, subject journal.Seq) (replayed,
 	return replayed{s, act, at, subject}, err
 }
 
-// snapTail is the last part of an object's last snapshot record.
-type snapTail struct {
-	*journal.Snap
-	at journal.Seq
-}
-
 // tails asks for the ends of the object's journal and snapshots, and for the last epoch with the same question, so that
 // an answer from under a newer epoch is seen.
-func (ep *epoch) tails(ctx context.Context, class, token string) (last *journal.Message, snap *snapTail, err error) {
+func (ep *epoch) tails(ctx context.Context, class, token string) (last, snap *journal.Message, err error) {
 	epochs, records, snaps := ep.ns.Epoch(ep.p), ep.ns.Journal(class, token), ep.ns.Snap(class, token)
 	tails, _, err := ep.log.Tails(ctx, ep.committer.high(), epochs, records, snaps)
 	if err != nil {
@@ -109,16 +98,7 @@ func (ep *epoch) tails(ctx context.Context, class, token string) (last *journal.
 		case records:
 			last = &tails[i]
 		case snaps:
-			if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != ep.epochAt(m.Seq) {
-				ep.stray(m, "a snapshot record of no epoch")
-				continue
-			}
-			decoded, err := journal.DecodeSnap(m.Data)
-			if err != nil || decoded.Part != decoded.Of {
-				ep.w.log.Warn("snapshot record not readable; older state is used", "stream", ep.log.Stream(), "seq", m.Seq, "err", err)
-				continue
-			}
-			snap = &snapTail{decoded, m.Seq}
+			snap = &tails[i]
 		}
 	}
 	if !mine {
@@ -128,6 +108,76 @@ func (ep *epoch) tails(ctx context.Context, class, token string) (last *journal.
 	}
 	return last, snap, nil
 }
+
+// snapTail is the last part of a snapshot record.
+type snapTail struct {
+	*journal.Snap
+	at journal.Seq
+}
+
+// snapOf reads the last part of a snapshot record; nil if it is not the last part of one that counts.
+func (ep *epoch) snapOf(m journal.Message) *snapTail {
+	if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != ep.epochAt(m.Seq) {
+		ep.stray(m, "a snapshot record of no epoch")
+		return nil
+	}
+	snap, err := journal.DecodeSnap(m.Data)
+	if err != nil || snap.Part != snap.Of {
+		return nil
+	}
+	return &snapTail{snap, m.Seq}
+}
+
+// restore takes the newest snapshot record that can be used as the base, unless the store's own is newer. newest is the
+// last message on the object's snapshot subject, nil if there is none. Usually that is the one; if it cannot be used, the
+// ones before it are tried, since the records before them may be purged.
+func (ep *epoch) restore(ctx context.Context, s *state, newest, last *journal.Message, into snapshot.Store) error {
+	if newest == nil {
+		return nil
+	}
+	if done, err := ep.restoreFrom(ctx, s, *newest, last, into); done || err != nil {
+		return err
+	}
+	ep.w.log.Warn("the last snapshot record cannot be used; an earlier one is looked for", "object", s.id, "stream", ep.log.Stream(), "seq", newest.Seq)
+	var earlier []journal.Message
+	for m, err := range ep.log.Read(ctx, newest.Subject, 1) {
+		if err != nil {
+			return fmt.Errorf("read the snapshot records: %w", err)
+		}
+		if m.Seq < newest.Seq {
+			earlier = append(earlier, m)
+		}
+	}
+	for _, m := range slices.Backward(earlier) {
+		if done, err := ep.restoreFrom(ctx, s, m, last, into); done || err != nil {
+			return err
+		}
+	}
+	return nil // from what the store has, or from the first record
+}
+
+// restoreFrom is restore for one message; done tells whether the base is decided.
+func (ep *epoch) restoreFrom(ctx context.Context, s *state, m journal.Message, last *journal.Message, into snapshot.Store) (done bool, err error) {
+	snap := ep.snapOf(m)
+	switch {
+	case snap == nil:
+		return false, nil
+	case last == nil || last.Seq < snap.Seq:
+		return false, &journal.CorruptError{Stream: ep.log.Stream(), Seq: snap.Seq, Err: fmt.Errorf("the snapshot record at %d names it: %w", snap.at, journal.ErrDamaged)}
+	case s.stored && s.base.Seq >= snap.Seq:
+		return true, nil
+	}
+	if err := ep.unpack(ctx, s, snap, into); errors.Is(err, errUnusable) {
+		ep.w.log.Warn("snapshot record not usable", "object", s.id, "seq", snap.at, "err", err)
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// errUnusable says that a snapshot record lacks a part, or has an entry that this version does not know.
+var errUnusable = errors.New("the snapshot record is not usable")
 
 // compare holds the store's witness against the journal. A store that knows of a record that the journal does not have
 // proves that the journal lost it, unless that was accepted since.
@@ -226,7 +276,7 @@ func (r *replayed) apply(m journal.Message, rec *journal.Record) error {
 
 // spill writes what was replayed so far, so that a long tail does not have to be in memory.
 func (r *replayed) spill(ep *epoch) error {
-	folded, err := r.act.State()
+	folded, err := foldOf(r.act)
 	if err != nil {
 		return fmt.Errorf("fold %s: %w", r.state.id, err)
 	}
@@ -244,19 +294,22 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 		p := snap.Snap
 		if part < snap.Of {
 			m, err := ep.log.At(ctx, snap.at-journal.Seq(snap.Of-part))
+			if err != nil && !errors.Is(err, journal.ErrNotFound) && !errors.Is(err, journal.ErrDamaged) {
+				return fmt.Errorf("read part %d of %d of the snapshot record at %d: %w", part, snap.Of, snap.at, err)
+			}
 			if err != nil {
-				return fmt.Errorf("read part %d of %d: %w", part, snap.Of, err)
+				return fmt.Errorf("%w: read part %d of %d: %w", errUnusable, part, snap.Of, err)
 			}
 			if p, err = journal.DecodeSnap(m.Data); err != nil {
-				return fmt.Errorf("part %d of %d: %w", part, snap.Of, err)
+				return fmt.Errorf("%w: part %d of %d: %w", errUnusable, part, snap.Of, err)
 			}
 			if p.Part != part || p.Of != snap.Of || p.Version != snap.Version || p.Hash != snap.Hash {
-				return fmt.Errorf("%w: part %d of %d is of another snapshot", journal.ErrDamaged, part, snap.Of)
+				return fmt.Errorf("%w: part %d of %d is of another snapshot", errUnusable, part, snap.Of)
 			}
 		}
 		for _, e := range p.Entries {
 			if len(e.Space) != 1 {
-				return fmt.Errorf("entry of space %q: %w", e.Space, journal.ErrNewer)
+				return fmt.Errorf("%w: entry of space %q: %w", errUnusable, e.Space, journal.ErrNewer)
 			}
 			value := e.Data
 			if sp := snapshot.Space(e.Space[0]); sp == snapshot.KV || sp == snapshot.State {

@@ -448,3 +448,115 @@ func TestWhatOnlyTheWorkerRemembersIsNotForgotten(t *testing.T) {
 	}
 	w.ready(worker)
 }
+
+// TestALostFormerEpochRecordIsDamage: without it the records of its epoch would not count, and old state be served.
+func TestALostFormerEpochRecordIsDamage(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	for range 2 {
+		worker := w.worker("w")
+		w.add(worker, "a")
+		worker.Stop()
+	}
+	worker := w.worker("w") // a third epoch; nothing of "a" in it
+	w.ready(worker)
+	worker.Stop()
+	s := stream(registers.Get("a"))
+	p := partitionOf("register", "a")
+	n := 0
+	for _, m := range w.server.Messages(s) {
+		r, err := journal.DecodeEpoch(m.Data)
+		if m.Subject == wire.DefaultNamespace.Epoch(p) && err == nil && !r.Release {
+			if n++; n == 2 {
+				w.server.Remove(s, m.Seq)
+			}
+		}
+	}
+	worker = w.worker("w")
+	w.ready(worker)
+	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"})
+	wantCode(t, err, Internal, "the object is stopped", "whose record is not there")
+}
+
+func TestASnapshotWithoutItsRecordIsDamage(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	idle := registers
+	idle.Limits.Idle = time.Millisecond
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{idle} })
+	w.ready(worker)
+	s := stream(registers.Get("a"))
+	snaps := func() (n int) {
+		for _, m := range w.server.Messages(s) {
+			if m.Subject == wire.DefaultNamespace.Snap("register", "a") {
+				n++
+			}
+		}
+		return n
+	}
+	for range 30 {
+		must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1")}))(t)
+	}
+	eventually(t, "snap", func() bool { return snaps() > 0 })
+	worker.Stop()
+	for _, m := range w.server.Messages(s) {
+		if m.Subject == wire.DefaultNamespace.Journal("register", "a") {
+			w.server.Remove(s, m.Seq)
+		}
+	}
+	worker = w.worker("w", func(c *Config) { c.Classes = []AnyClass{idle} })
+	w.ready(worker)
+	for _, r := range []Request{{Method: "value"}, {Method: "add", Body: []byte("1")}} {
+		r.Class, r.Name = "register", "a"
+		_, err := worker.Do(t.Context(), r)
+		wantCode(t, err, Internal, "the object is stopped", "the snapshot record at")
+	}
+}
+
+func TestASecondSnapshotRecordIsUsedWhenTheLastIsNot(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	purged := registers
+	purged.Limits.Purge, purged.Limits.Idle = true, time.Millisecond
+	start := func() *Worker {
+		worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{purged} })
+		w.ready(worker)
+		return worker
+	}
+	worker := start()
+	s := stream(registers.Get("a"))
+	var snaps []journal.Seq
+	count := func() int {
+		snaps = nil
+		n := 0
+		for _, m := range w.server.Messages(s) {
+			switch m.Subject {
+			case wire.DefaultNamespace.Snap("register", "a"):
+				snaps = append(snaps, m.Seq)
+			case wire.DefaultNamespace.Journal("register", "a"):
+				n++
+			}
+		}
+		return n
+	}
+	sum := 0
+	for round := 0; round < 20; round++ {
+		for range 60 {
+			sum++
+			must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1")}))(t)
+		}
+		eventually(t, "evicted", func() bool { return worker.Status().Resident == 0 })
+		if count() < sum && len(snaps) == 2 {
+			break
+		}
+	}
+	if count() >= sum || len(snaps) != 2 {
+		t.Fatalf("%d of %d records and %d snapshot records; want some purged, and two", count(), sum, len(snaps))
+	}
+	worker.Kill()
+	w.server.Overwrite(s, snaps[1], []byte("garbage"))
+	worker = start()
+	if r := must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t); string(r.Body) != fmt.Sprint(sum) {
+		t.Errorf("%s; want %d", r.Body, sum)
+	}
+}

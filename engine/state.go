@@ -253,7 +253,7 @@ func (s *state) activate() (Activation, error) {
 	if err != nil {
 		return nil, err
 	}
-	act, err := s.class.Activate(folded)
+	act, err := guarded("Activate", func() (Activation, error) { return s.class.Activate(folded) })
 	if err != nil {
 		return nil, fmt.Errorf("activate %s from its snapshot: %w", s.id, err)
 	}
@@ -265,17 +265,25 @@ func (s *state) activate() (Activation, error) {
 	return act, nil
 }
 
-func applyEvents(act Activation, c *commit) (err error) {
+// guarded runs code of the class outside a turn. A panic of it costs the object, never the process.
+func guarded[T any](what string, f func() (T, error)) (out T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("version %d: Apply panicked: %v", c.version, p)
+			err = fmt.Errorf("%s panicked: %v", what, p)
 		}
 	}()
+	return f()
+}
+
+// foldOf is an activation's folded state.
+func foldOf(act Activation) ([]byte, error) { return guarded("State", act.State) }
+
+func applyEvents(act Activation, c *commit) error {
 	for _, ch := range c.Changes {
 		if ch.Kind != journal.Event {
 			continue
 		}
-		if err := act.Apply(ch.Type, ch.Data); err != nil {
+		if _, err := guarded("Apply", func() (struct{}, error) { return struct{}{}, act.Apply(ch.Type, ch.Data) }); err != nil {
 			return fmt.Errorf("version %d: %w", c.version, err)
 		}
 	}

@@ -174,6 +174,9 @@ func (t *turn) callOut(ctx context.Context, r Request) (Reply, error) {
 	if err := t.o.waitDurable(ctx, t.version); err != nil {
 		return Reply{}, err
 	}
+	if err := t.o.ep.mayAnswer(); err != nil { // what it asks for rests on a state that may be stale
+		return Reply{}, unavailable(err)
+	}
 	return t.o.ep.w.client.Do(ctx, r)
 }
 

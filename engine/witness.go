@@ -120,7 +120,6 @@ func (s *session) witness(ep *epoch) error {
 	if high <= ep.witnessed {
 		return nil
 	}
-	ep.witnessed = high
 	s.w.know(ep.p, ep.life, high)
 	ctx, cancel := context.WithTimeout(ep.ctx, s.trust.term)
 	defer cancel()
@@ -136,12 +135,15 @@ func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq
 	case w.Epoch != ep.id:
 		return fmt.Errorf("%w: the witness names epoch %s", errEpochOver, w.Epoch)
 	case w.Acked >= high:
+		ep.witnessed = high
 		return nil
 	}
 	w.Acked = high
 	if _, err := s.js.Meta().Put(ctx, partKey(ep.p), w.encode(), rev); err != nil {
-		s.w.log.Warn("witness not written", "partition", ep.p, "err", err)
+		s.w.log.Warn("witness not written; tried again", "partition", ep.p, "err", err)
+		return nil
 	}
+	ep.witnessed = high
 	return nil
 }
 

@@ -157,8 +157,7 @@ func (w *Worker) serve(ctx context.Context, ep *epoch) error {
 	defer w.epochs[ep.p].CompareAndSwap(ep, nil)
 	ep.running.Go(func() { w.index.build(ep) })
 	err := ep.serve(ctx)
-	ep.writing.Lock() // what is being written is written before another epoch begins, or the store is closed
-	ep.writing.Unlock()
+	ep.waitWritten()
 	w.know(ep.p, ep.life, ep.committer.high())
 	return err
 }
@@ -305,7 +304,7 @@ func (w *Worker) checkDisk(ctx context.Context) {
 }
 
 // mayWrite tells whether a turn may commit.
-func (w *Worker) mayWrite(c *class) error {
+func (w *Worker) mayWrite() error {
 	if err := w.full.Load(); err != nil {
 		return Errorf(Full, "nothing is written: %w", *err).RetryIn(10 * time.Second)
 	}
