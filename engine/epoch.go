@@ -37,7 +37,6 @@ type epoch struct {
 	done    chan struct{} // closed when it is over
 	writing sync.RWMutex  // held shared while the store is written
 	over    atomic.Bool
-	running sync.WaitGroup
 	press   chan struct{}
 	// evicting has an element for each object that is leaving memory. An epoch that ends forgets what it had in mind,
 	// and them with it.
@@ -151,7 +150,7 @@ func (ep *epoch) pressed() {
 
 // serve runs the epoch until it is over or ctx is done; then it drains, and releases the partition.
 func (ep *epoch) serve(ctx context.Context) error {
-	ep.running.Go(ep.committer.run)
+	ep.w.running.Go(ep.committer.run)
 	stop, err := ep.w.listen(ep)
 	if err != nil {
 		ep.end(err)

@@ -86,9 +86,22 @@ type task struct {
 	ctx   context.Context // of a caller in this process
 	at    time.Duration   // when it came, on the clock for durations
 	reply func(Reply, error)
+	bytes int // what it counts for while it waits
 }
 
-func (t *task) size() int { return 256 + len(t.req.Body) }
+// size is what the request counts for while it waits.
+func (t *task) size() int {
+	n := 256 + len(t.req.Body)
+	if h := t.req.HTTP; h != nil {
+		n += len(h.URL)
+		for name, values := range h.Header {
+			for _, v := range values {
+				n += len(name) + len(v)
+			}
+		}
+	}
+	return n
+}
 
 func (o *object) String() string { return o.class.Name + "/" + o.name }
 
@@ -97,6 +110,7 @@ var errGone = errors.New("the object left memory")
 
 // post puts a request into the mailbox.
 func (o *object) post(t *task) error {
+	t.bytes = t.size()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := &o.class.Limits
@@ -105,14 +119,14 @@ func (o *object) post(t *task) error {
 		return errGone
 	case len(o.queue) >= l.Queue:
 		return Errorf(Overloaded, "%d requests wait for this object; at most %d may", len(o.queue), l.Queue).RetryIn(time.Second)
-	case o.queueBytes+t.size() > l.QueueBytes:
+	case o.queueBytes+t.bytes > l.QueueBytes:
 		return Errorf(Overloaded, "requests of %d bytes wait for this object; at most %d may", o.queueBytes, l.QueueBytes).RetryIn(time.Second)
 	}
-	if !o.ep.w.reserve(t.size()) {
+	if !o.ep.w.reserve(t.bytes) {
 		return Errorf(Overloaded, "too much waits for all objects of this worker; at most %d bytes may", o.ep.w.cfg.QueueBytes).RetryIn(time.Second)
 	}
 	o.queue = append(o.queue, t)
-	o.queueBytes += t.size()
+	o.queueBytes += t.bytes
 	o.start()
 	return nil
 }
@@ -136,7 +150,7 @@ func (o *object) start() {
 	}
 	o.running = true
 	run := o.run
-	o.ep.running.Go(func() { o.loop(run) })
+	o.ep.w.running.Go(func() { o.loop(run) })
 }
 
 // loop runs what waits, and ends when nothing does, or when the turn that it ran was given up and another loop took over.
@@ -172,8 +186,8 @@ func (o *object) take(run int) (func(), *task) {
 		if o.queue = o.queue[1:]; len(o.queue) == 0 {
 			o.queue = nil
 		}
-		o.queueBytes -= t.size()
-		o.ep.w.release(t.size())
+		o.queueBytes -= t.bytes
+		o.ep.w.release(t.bytes)
 		return nil, t
 	}
 	o.running = false
@@ -284,7 +298,7 @@ func (o *object) watch() {
 	o.run++
 	run := o.run
 	o.turn, o.turnTask, o.watched = nil, nil, nil
-	o.ep.running.Go(func() {
+	o.ep.w.running.Go(func() {
 		t.end()
 		o.act = nil
 		t.log().Error("method given up", "limit", limit)
@@ -604,7 +618,7 @@ func (o *object) drop() {
 	o.waiters, o.queue, o.pending, o.chores = nil, nil, nil, nil
 	o.mu.Unlock()
 	if t != nil {
-		t.ctx.end() // its method may stop early; what it did is not sent
+		t.lose() // its method stops early; what it did is not sent
 	}
 	for _, w := range waiters {
 		if w.version <= sent {
@@ -614,7 +628,7 @@ func (o *object) drop() {
 		}
 	}
 	for _, tk := range queue {
-		o.ep.w.release(tk.size())
+		o.ep.w.release(tk.bytes)
 		tk.reply(Reply{}, o.named(tk, unavailable(errEpochOver)))
 	}
 }

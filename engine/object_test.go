@@ -214,6 +214,26 @@ func TestFullMailboxAnswersOverloadedAndServesTheRest(t *testing.T) {
 	}
 }
 
+func TestTheHeadersOfARequestThatWaitsCount(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	small := registers
+	small.Limits.QueueBytes = 4096
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{small} })
+	w.ready(worker)
+	get := func(header string) error {
+		_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", HTTP: &HTTPRequest{Method: "GET", URL: "/", Header: http.Header{"X-Long": {header}}}})
+		return err
+	}
+	if err := get("short"); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, get(strings.Repeat("x", 4096)), Overloaded, "at most 4096")
+	if n := worker.queued.Load(); n != 0 {
+		t.Errorf("%d bytes still count as queued", n)
+	}
+}
+
 // block makes the object's Block method tell when it begins and wait to be released.
 func block(t *testing.T, name string) (began, release chan struct{}) {
 	began, release = make(chan struct{}), make(chan struct{})
@@ -596,6 +616,28 @@ func TestTheSameIDAtTwoObjectsIsTwoRequests(t *testing.T) {
 	for range 2 {
 		if n := must(Call(env, relays.Get("a"), (*relay).Push, "c", long))(t); n != 3 {
 			t.Errorf("with the longest id: %d", n)
+		}
+	}
+}
+
+// TestACallWithoutALeaseDoesNotLeave: what a deposed owner's turn asks for rests on a state that may be stale.
+func TestACallWithoutALeaseDoesNotLeave(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w", func(c *Config) { c.Classes = append(c.Classes, relays) })
+	w.ready(worker)
+	push := func(to string) error {
+		_, err := worker.Do(t.Context(), Request{Class: "relay", Name: "a", Method: "push", Body: []byte(`"` + to + `"`)})
+		return err
+	}
+	if err := push("before"); err != nil {
+		t.Fatal(err)
+	}
+	worker.epochs[partitionOf("relay", "a")].Load().ses.void()
+	wantCode(t, push("after"), Unavailable)
+	for _, m := range w.server.Messages(stream(registers.Get("after"))) {
+		if strings.HasSuffix(m.Subject, ".register.after") {
+			t.Errorf("the call has left, and is at %d", m.Seq)
 		}
 	}
 }

@@ -158,7 +158,7 @@ func (o *object) maybeSnapshot(records int) {
 		return
 	}
 	o.snapping = true
-	o.ep.running.Go(func() {
+	o.ep.w.running.Go(func() {
 		parts, size, err := o.snapParts(view, b)
 		if err2 := view.Close(); err == nil {
 			err = err2
@@ -257,7 +257,7 @@ func (o *object) purge() {
 	} else if named != 0 {
 		before = min(before, named)
 	}
-	o.ep.running.Go(func() {
+	o.ep.w.running.Go(func() {
 		ctx, cancel := context.WithTimeout(o.ep.ctx, readTimeout)
 		defer cancel()
 		err := o.ep.log.Purge(ctx, o.ep.ns.Journal(o.class.Name, o.token), before)

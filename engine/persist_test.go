@@ -171,6 +171,86 @@ func TestNothingIsWrittenIntoTheStoreAfterRun(t *testing.T) {
 	}
 }
 
+// heldStore holds a read up when it is armed.
+type heldStore struct {
+	snapshot.Store
+	armed    atomic.Bool
+	in, hold chan struct{}
+	reads    atomic.Int64
+}
+
+func newHeldStore() *heldStore {
+	return &heldStore{Store: snapshot.NewMemory(), in: make(chan struct{}), hold: make(chan struct{})}
+}
+
+func (s *heldStore) Get(id snapshot.ID, space snapshot.Space, key string) ([]byte, error) {
+	s.reads.Add(1)
+	if s.armed.CompareAndSwap(true, false) {
+		close(s.in)
+		<-s.hold
+	}
+	return s.Store.Get(id, space, key)
+}
+
+// TestRunWaitsForWhatReadsTheStore: a store that is closed behind Run is not read any more.
+func TestRunWaitsForWhatReadsTheStore(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := newHeldStore()
+	worker := w.worker("w", func(c *Config) { c.Store = store })
+	w.ready(worker)
+	store.armed.Store(true)
+	asked := make(chan error, 1)
+	go func() { // it wakes the object, and that reads the store
+		_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"})
+		asked <- err
+	}()
+	<-store.in
+	killed := make(chan struct{})
+	go func() { worker.Kill(); close(killed) }()
+	select {
+	case <-killed:
+		t.Error("Run has returned, and a replay still reads the store")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(store.hold)
+	<-killed
+	wantCode(t, <-asked, Unavailable)
+}
+
+// TestATurnOfALostEpochReadsNothingMore: its method finds no state, and fails.
+func TestATurnOfALostEpochReadsNothingMore(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := newHeldStore()
+	worker := w.worker("w", func(c *Config) { c.Store = store })
+	w.add(worker, "lost")
+	o := residentObject(worker, "register", "lost")
+	<-flushNow(o)
+	began, release := block(t, "lost")
+	asked := make(chan error, 1)
+	go func() {
+		_, err := worker.Do(t.Context(), Request{Class: "register", Name: "lost", Method: "block", Body: []byte("1")})
+		asked <- err
+	}()
+	<-began
+	worker.kill(errKilled)
+	eventually(t, "the epoch is over", func() bool { return o.ep.over.Load() && isGone(o) })
+	reads := store.reads.Load()
+	close(release)
+	wantCode(t, <-asked, Unavailable)
+	worker.Kill()
+	if n := store.reads.Load(); n != reads {
+		t.Errorf("%d reads of the store by a turn whose epoch is over", n-reads)
+	}
+}
+
+func isGone(o *object) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gone
+}
+
 func TestARecordIsNeverLargerThanTheServerTakes(t *testing.T) {
 	t.Parallel()
 	o := &object{ep: &epoch{recordMax: 48 << 10}}

@@ -51,12 +51,22 @@ type turn struct {
 	// method that still runs cannot reach the state any more.
 	mu    sync.Mutex
 	ended atomic.Bool
+	lost  bool // its epoch is over, and the store perhaps closed
 }
 
 // end is the turn's end for whoever holds its Ctx.
 func (t *turn) end() {
 	t.mu.Lock()
 	t.ended.Store(true)
+	t.mu.Unlock()
+	t.ctx.end()
+}
+
+// lose ends the turn because its epoch is over: a method that still runs finds its context ended, and the next touch of
+// the object's state fails it.
+func (t *turn) lose() {
+	t.mu.Lock()
+	t.lost = true
 	t.mu.Unlock()
 	t.ctx.end()
 }
@@ -75,8 +85,13 @@ func (t *turn) fail(code Code, format string, args ...any) {
 func (t *turn) locked(f func(*state)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ended.Load() {
+	switch {
+	case t.ended.Load():
 		t.late()
+	case t.lost:
+		e := unavailable(errEpochOver)
+		t.failed = e
+		panic(e)
 	}
 	f(t.o.state)
 }
@@ -144,9 +159,7 @@ func (t *turn) entries(from, to string, reverse bool) iter.Seq2[string, []byte] 
 			seq = s.entries(from, to, reverse, above)
 		})
 		for key, e := range seq {
-			if t.ended.Load() {
-				t.late()
-			}
+			t.locked(func(*state) {}) // it may have been given up in the loop's body
 			if e.err != nil {
 				t.fail(Internal, "%w", e.err)
 			}

@@ -32,6 +32,8 @@ type Worker struct {
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	index  index
 
+	running sync.WaitGroup // all that epochs have started
+
 	life  context.Context // ends when Run is to end, with the reason as its cause
 	kill  context.CancelCauseFunc
 	ended chan struct{} // closed when Run has ended
@@ -70,16 +72,15 @@ var (
 
 // Run owns partitions until ctx is done; then it drains: it stops taking requests, finishes those that it has, writes
 // all states into the store and releases its partitions and its lease. It returns nil then, and the error if the
-// worker cannot go on. It must be called once.
+// worker cannot go on. A method that still runs 5 s later is left behind. It must be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	defer close(w.ended)
 	life, stop := w.life, w.kill
 	defer stop(nil)
 	unlink := context.AfterFunc(ctx, func() { stop(errDrain) })
 	defer unlink()
-	var wg sync.WaitGroup
-	wg.Go(func() { w.checkDisk(life) })
-	defer wg.Wait()
+	defer w.leave()
+	w.running.Go(func() { w.checkDisk(life) })
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		began := w.clock.Boot()
 		err := w.session(life)
@@ -98,7 +99,20 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
+// leave waits for all that still runs: what replays or writes ends with its epoch. A method that does not end with its
+// context is left behind; it can reach neither the state of its object nor the journal any more.
+func (w *Worker) leave() {
+	done := make(chan struct{})
+	go func() { w.running.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(leaveFor):
+		w.log.Warn("the worker ends, and a method of a class still runs", "after", leaveFor)
+	}
+}
+
 const (
+	leaveFor     = 5 * time.Second
 	firstBackoff = 20 * time.Millisecond
 	lastBackoff  = 2 * time.Second
 )
@@ -155,7 +169,7 @@ func (w *Worker) serve(ctx context.Context, ep *epoch) error {
 	defer ep.cancel()
 	w.epochs[ep.p].Store(ep)
 	defer w.epochs[ep.p].CompareAndSwap(ep, nil)
-	ep.running.Go(func() { w.index.build(ep) })
+	w.running.Go(func() { w.index.build(ep) })
 	err := ep.serve(ctx)
 	ep.waitWritten()
 	w.know(ep.p, ep.life, ep.committer.high())
