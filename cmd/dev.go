@@ -18,6 +18,7 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/gateway"
+	"github.com/perdure/perdure/internal/blocksync"
 	"github.com/perdure/perdure/internal/embed"
 	"github.com/perdure/perdure/internal/natsbus"
 	"github.com/perdure/perdure/internal/wire"
@@ -100,8 +101,12 @@ type dev struct {
 	classes []engine.AnyClass
 	log     *slog.Logger
 	ns      wire.Subjects
+	every   time.Duration // between syncs; 0: before each answer
+	failed  chan error    // what ends the worker from below: the disk, or the snapshot store
 	http    net.Listener
+	cut     *blocksync.Cut
 	server  *embed.Server
+	syncer  *blocksync.Syncer
 	kept    jetstream.Namespace
 	store   *pebblestore.Store
 	metrics *gateway.Metrics
@@ -120,7 +125,7 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 	if f.memoryMB < 1 || f.partitions < 0 || f.partitions > wire.Slots {
 		return usage(c, "--memory is %d, want at least 1; --partitions is %d, want 1 to %d", f.memoryMB, f.partitions, wire.Slots)
 	}
-	d := &dev{flags: f, classes: a.classes, log: log, ns: wire.Subjects(a.nats.namespace)}
+	d := &dev{flags: f, every: every, classes: a.classes, log: log, ns: wire.Subjects(a.nats.namespace), failed: make(chan error, 1)}
 	// Ports first, then the folder's lock: nothing is touched by a second one.
 	if d.http, err = listen(f.listen); err != nil {
 		return err
@@ -131,12 +136,10 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	d.server, err = embed.Start(embed.Options{Dir: filepath.Join(f.data, "nats"), Listen: f.natsListen, SyncInterval: every,
-		Namespaces: []wire.Subjects{d.ns}, Logger: log})
-	if err != nil {
+	defer func() { err = errors.Join(err, d.stopServer()) }()
+	if err := d.startServer(serverSyncInterval); err != nil {
 		return err
 	}
-	defer d.server.Shutdown()
 	return d.run(c.Context(), func() { d.banner(a.err) })
 }
 
@@ -167,14 +170,10 @@ func (d *dev) run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	d.store, err = pebblestore.Open(filepath.Join(d.flags.data, "snapshots"), pebblestore.Options{Namespace: d.kept.ID, Logger: d.log,
-		OnFatal: func(err error) {
-			select {
-			case failed <- err:
-			default:
-			}
-		}})
+	if err := d.startSync(ctx); err != nil {
+		return err
+	}
+	d.store, err = pebblestore.Open(filepath.Join(d.flags.data, "snapshots"), pebblestore.Options{Namespace: d.kept.ID, Logger: d.log, OnFatal: d.fail})
 	if errors.Is(err, pebblestore.ErrNamespace) {
 		return advise(err, "the folder snapshots is of another namespace: it is a cache, and may be moved away")
 	}
@@ -187,7 +186,15 @@ func (d *dev) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	d.metrics.Watch(d.worker.Status)
-	return d.serve(ctx, failed, ready)
+	return d.serve(ctx, ready)
+}
+
+// fail keeps the first failure from below.
+func (d *dev) fail(err error) {
+	select {
+	case d.failed <- err:
+	default:
+	}
 }
 
 func (d *dev) openNamespace(ctx context.Context) error {
@@ -205,7 +212,7 @@ func (d *dev) dial(ctx context.Context) (*jetstream.Session, error) {
 }
 
 func (d *dev) config(id string) engine.Config {
-	return engine.Config{
+	c := engine.Config{
 		ID: id, Namespace: d.ns, Partitions: d.kept.Partitions, Store: d.store, Classes: d.classes,
 		Connect: func(ctx context.Context) (journal.Session, error) { return d.dial(ctx) },
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
@@ -217,10 +224,14 @@ func (d *dev) config(id string) engine.Config {
 		Log:         d.log,
 		Version:     Version,
 	}
+	if d.syncer != nil && d.every == 0 {
+		c.Durable = func(stream string, _ journal.Seq, open func()) { d.syncer.Durable(stream, open) }
+	}
+	return c
 }
 
 // serve runs worker, admin service and gateway, and ends them in the order in which callers notice least.
-func (d *dev) serve(ctx context.Context, failed <-chan error, ready func()) error {
+func (d *dev) serve(ctx context.Context, ready func()) error {
 	admin, err := nats.Connect("", d.server.InProcess(), nats.Name("perdure admin"))
 	if err != nil {
 		return fmt.Errorf("connect the admin service: %w", err)
@@ -244,7 +255,7 @@ func (d *dev) serve(ctx context.Context, failed <-chan error, ready func()) erro
 	gate.Go(func() { cutOff = gateway.Serve(serving, d.http, front); end(cutOff) })
 	wg.Go(func() { broken = d.worker.Run(working); end(cmp.Or(broken, errWorkerEnded)) })
 	wg.Go(func() { d.announce(serving, ready) })
-	wg.Go(func() { d.watchStore(serving, failed) })
+	wg.Go(func() { d.watch(serving) })
 	<-serving.Done()
 	gate.Wait() // the worker outlives it: requests that are under way get their answers
 	stopWorker()
@@ -260,10 +271,11 @@ func (d *dev) serve(ctx context.Context, failed <-chan error, ready func()) erro
 
 var errWorkerEnded = errors.New("the worker ended")
 
-// watchStore ends the worker when the store is broken: it would go on with states that are not those of the journal.
-func (d *dev) watchStore(ctx context.Context, failed <-chan error) {
+// watch ends the worker when what is below it has failed: it would go on with states that are not those of the journal, or
+// answer what is not on disk.
+func (d *dev) watch(ctx context.Context) {
 	select {
-	case err := <-failed:
+	case err := <-d.failed:
 		d.worker.Fail(err)
 	case <-ctx.Done():
 	}

@@ -23,6 +23,7 @@ type committer struct {
 	objects []*object // that have commits to send, each once
 	batches []*batch
 	acked   journal.Seq // highest acknowledged position
+	durable journal.Seq // highest that is durable: no farther than acked
 	closed  bool
 }
 
@@ -53,9 +54,17 @@ type batch struct {
 }
 
 func newCommitter(ep *epoch, next journal.Seq) *committer {
-	c := &committer{ep: ep, wake: make(chan struct{}, 1), acked: next - 1}
+	c := &committer{ep: ep, wake: make(chan struct{}, 1), acked: next - 1, durable: next - 1}
 	c.win.next = next
 	return c
+}
+
+// lasting is the highest position that is known to be durable: what a witness may know, or a power cut, which takes what
+// nobody was told of, would look like a loss.
+func (c *committer) lasting() journal.Seq {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.durable
 }
 
 // high is the highest position that is known to be stored.
@@ -213,6 +222,9 @@ func (c *committer) answered(a journal.Answer) {
 
 // told passes on that something is durable.
 func (c *committer) told(s sent, last journal.Seq) {
+	c.mu.Lock()
+	c.durable = last
+	c.mu.Unlock()
 	if s.batch != nil {
 		s.batch.stored(last)
 		return

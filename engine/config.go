@@ -32,8 +32,8 @@ type Config struct {
 	// Listen takes requests for a partition from elsewhere, once the worker owns it: serve may be called from any
 	// goroutine and does not block; stop ends it. Default: requests come through [Worker.Do] alone.
 	Listen func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
-	// Durable runs open when what the stream acknowledged at a position is durable as well. Positions of a stream come
-	// in order. Default: the acknowledgement is all it takes.
+	// Durable runs open when all that a stream has up to an acknowledged position is durable as well. It does not block,
+	// and the opens of a stream run one at a time, in the order of the calls. Default: the acknowledgement is all it takes.
 	Durable func(stream string, seq journal.Seq, open func())
 	// MayWrite is asked each second: while it returns an error commits are refused as Full, reads go on.
 	MayWrite func() error

@@ -132,6 +132,9 @@ func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, er
 	if err != nil {
 		return ObjectState{}, ep.readError(err)
 	}
+	if err := ep.settle(ctx, r.at.seq); err != nil {
+		return ObjectState{}, err
+	}
 	if err := ep.mayAnswer(); err != nil { // a deposed owner must not show what is no longer so
 		return ObjectState{}, unavailable(err)
 	}
@@ -154,6 +157,17 @@ func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, er
 	return out, nil
 }
 
+// settle waits until what is shown is durable: nobody hears of a change that is then lost.
+func (ep *epoch) settle(ctx context.Context, shown journal.Seq) error {
+	if shown <= ep.committer.lasting() {
+		return nil
+	}
+	if err := ep.w.settle(ctx, ep.log.Stream(), shown); err != nil {
+		return unavailable(fmt.Errorf("what is there is not durable yet: %w", err))
+	}
+	return nil
+}
+
 // readError is why an object cannot be looked at.
 func (ep *epoch) readError(err error) error {
 	o := &object{ep: ep}
@@ -169,7 +183,7 @@ func (w *Worker) Journal(ctx context.Context, class, name string, from journal.S
 	if limit < 1 || limit > ListMax {
 		limit = ListMax
 	}
-	subject := w.ns.Journal(class, token)
+	subject, last := w.ns.Journal(class, token), journal.Seq(0)
 	for m, err := range ep.log.Read(ctx, subject, max(from, 1)) {
 		if err != nil {
 			return nil, 0, unavailable(fmt.Errorf("read the journal: %w", err))
@@ -179,6 +193,10 @@ func (w *Worker) Journal(ctx context.Context, class, name string, from journal.S
 			break
 		}
 		entries = append(entries, ep.entriesOf(m, class, name)...)
+		last = m.Seq
+	}
+	if err := ep.settle(ctx, last); err != nil {
+		return nil, 0, err
 	}
 	if err := ep.mayAnswer(); err != nil { // records of a newer epoch would be shown as not counting
 		return nil, 0, unavailable(err)
@@ -275,11 +293,13 @@ func (w *Worker) describe(ctx context.Context, ids []snapshot.ID) ([]ObjectInfo,
 		if err != nil {
 			return nil, unavailable(fmt.Errorf("ask for the last records: %w", err))
 		}
+		last := journal.Seq(0)
 		for _, m := range tails {
 			i, ok := at[m.Subject]
 			if !ok {
 				continue
 			}
+			last = m.Seq
 			list[i].Seq, list[i].Changed = m.Seq, m.Time
 			if rec, err := journal.DecodeRecord(m.Data); err == nil {
 				list[i].Version, list[i].Changed = rec.Last(), rec.At
@@ -287,6 +307,9 @@ func (w *Worker) describe(ctx context.Context, ids []snapshot.ID) ([]ObjectInfo,
 			ep.mu.Lock()
 			list[i].Active = ep.objects[ids[i]] != nil
 			ep.mu.Unlock()
+		}
+		if err := ep.settle(ctx, last); err != nil {
+			return nil, err
 		}
 	}
 	return list, nil

@@ -234,6 +234,11 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 		if err != nil {
 			return nil, err // an unknown outcome too: the next compare-and-set decides
 		}
+		// What a former epoch had stored, and nobody was told of, is durable with this one's fence; so a replay finds nothing
+		// that a power cut could still take.
+		if err := s.w.settle(ctx, log.Stream(), first-1); err != nil {
+			return nil, fmt.Errorf("make epoch %d durable: %w", ep.id.Number, err)
+		}
 		if !s.valid() {
 			return nil, errNoLease // nothing is written or answered under an epoch without a lease
 		}
@@ -333,10 +338,30 @@ func (s *session) release(ep *epoch) {
 	m := journal.Message{Subject: ep.ns.Epoch(ep.p), Header: ep.header, Data: record.Encode()}
 	end, err := ep.log.Begin(ctx, ep.seq, m)
 	if err == nil {
+		err = s.w.settle(ctx, ep.log.Stream(), end)
+	}
+	if err == nil {
 		err = s.updateWitness(ctx, ep, end)
 	}
 	if err != nil {
 		s.w.log.Warn("partition not released; whoever follows waits for the lease", "partition", ep.p, "err", err)
+	}
+}
+
+// settle waits until what a stream has up to a position is durable.
+func (w *Worker) settle(ctx context.Context, stream string, seq journal.Seq) error {
+	if w.cfg.Durable == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	w.cfg.Durable(stream, seq, func() { close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

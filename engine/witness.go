@@ -116,11 +116,11 @@ func (s *session) compare(ctx context.Context, log journal.Log, p int, w witness
 
 // witness notes how far the stream is known to go, if that grew.
 func (s *session) witness(ep *epoch) error {
-	high := ep.committer.high()
+	s.w.know(ep.p, ep.life, ep.committer.high())
+	high := ep.committer.lasting()
 	if high <= ep.witnessed {
 		return nil
 	}
-	s.w.know(ep.p, ep.life, high)
 	ctx, cancel := context.WithTimeout(ep.ctx, s.trust.term)
 	defer cancel()
 	return s.updateWitness(ctx, ep, high)
@@ -159,6 +159,20 @@ func (s *session) raise(alarm *WentBackError) {
 	if err != nil {
 		s.w.log.Error("alarm not kept", "alarm", alarm, "err", err)
 	}
+}
+
+// NoteWitness makes a partition's witness know how far its stream went, from what is kept elsewhere. It is called before a
+// worker serves the partition.
+func NoteWitness(ctx context.Context, js journal.Session, p int, acked journal.Seq) error {
+	w, rev, err := readWitness(ctx, js.Meta(), p)
+	if err != nil || w.Acked >= acked {
+		return err
+	}
+	w.Acked = acked
+	if _, err := js.Meta().Put(ctx, partKey(p), w.encode(), rev); err != nil {
+		return fmt.Errorf("write the witness of partition %d: %w", p, err)
+	}
+	return nil
 }
 
 // Loss is what [AcceptJournal] takes.

@@ -328,13 +328,15 @@ func (w *Worker) mayWrite() error {
 // storeFailed shuts the worker down: its cache does not work. The journal has everything.
 func (w *Worker) storeFailed(err error) error {
 	err = fmt.Errorf("snapshot store: %w", err)
-	w.log.Error("snapshot store failed; the worker stops", "err", err)
-	w.kill(err)
+	w.Fail(err)
 	return err
 }
 
-// Fail stops the worker because something that it needs has failed: the snapshot store in the background, say.
-func (w *Worker) Fail(err error) { _ = w.storeFailed(err) }
+// Fail stops the worker at once because something that it needs has failed, such as the disk. [Worker.Run] returns err.
+func (w *Worker) Fail(err error) {
+	w.log.Error("the worker stops", "err", err)
+	w.kill(err)
+}
 
 func (w *Worker) observeTurn(c *class, r *Request, err error, waited, ran time.Duration) {
 	if f := w.cfg.Observe.Turn; f != nil {

@@ -174,6 +174,19 @@ func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.nats) }
 // URL is where NATS clients connect, such as nats://127.0.0.1:4222; empty if the server does not listen.
 func (s *Server) URL() string { return s.url }
 
+// Ends is how far each stream of the account without a name goes. Its error is the server's, such as when it stops.
+func (s *Server) Ends() (map[string]uint64, error) {
+	info, err := s.nats.JszAccount(&server.JSzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Streams: true})
+	if err != nil {
+		return nil, fmt.Errorf("ask for the streams' ends: %w", err)
+	}
+	ends := map[string]uint64{}
+	for _, st := range info.Streams {
+		ends[st.Name] = st.State.LastSeq
+	}
+	return ends, nil
+}
+
 // Shutdown stops the server and returns when it has closed its connections and stored what it holds. It may be called
 // more than once.
 func (s *Server) Shutdown() {
