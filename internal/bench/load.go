@@ -1,0 +1,151 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+)
+
+// runner puts load on something for one round at a time, and checks afterwards that the system has what it answered.
+type runner struct {
+	run   func(ctx context.Context, long time.Duration) (Load, error)
+	check func(ctx context.Context) (increments int, err error) // nil: there is nothing to check
+}
+
+// side is one side of a row: what is called, where, by how many.
+type side struct {
+	sync    string
+	objects int
+	method  string // of the objects, or of the pipe
+	callers int
+}
+
+// The methods of the objects.
+const valueMethod = "value"
+
+func (s side) ofPipe() bool { return s.method == Echo || s.method == Single || s.method == Joined }
+
+// names are the objects of a row.
+func names(row string, n int) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = row + "-" + strconv.Itoa(i)
+	}
+	return list
+}
+
+// overNATS makes the runner of a side, and has each of its objects changed once.
+func (b *bench) overNATS(ctx context.Context, row string, s side) (*runner, error) {
+	_, cs, err := b.system(ctx, s.sync)
+	if err != nil {
+		return nil, err
+	}
+	objects := names(row, s.objects)
+	if s.ofPipe() {
+		t := target{body: incrementBody}
+		for _, name := range objects {
+			t.subjects = append(t.subjects, pipeSubject(pipeSpace, staying, name, s.method))
+		}
+		return &runner{run: func(ctx context.Context, long time.Duration) (Load, error) { return cs.run(ctx, s.callers, t, long) }}, nil
+	}
+	c := newCounts(objects)
+	if _, err := cs.each(ctx, b.Callers, c.increments()); err != nil {
+		return nil, err
+	}
+	t := c.increments()
+	if s.method == valueMethod {
+		t = target{subjects: c.subjects(valueMethod)}
+	}
+	return &runner{
+		run:   func(ctx context.Context, long time.Duration) (Load, error) { return cs.run(ctx, s.callers, t, long) },
+		check: func(ctx context.Context) (int, error) { return c.check(ctx, cs, b.Callers) },
+	}, nil
+}
+
+// counts are how many increments of each object were acknowledged.
+type counts struct {
+	class   string
+	objects []string
+	acked   []atomic.Int64
+}
+
+func newCounts(objects []string) *counts {
+	return &counts{staying, objects, make([]atomic.Int64, len(objects))}
+}
+
+func (c *counts) subjects(method string) (subjects []string) {
+	for _, name := range c.objects {
+		subjects = append(subjects, wire.DefaultNamespace.Call(c.class, wire.Escape(name), method))
+	}
+	return subjects
+}
+
+func (c *counts) increments() target {
+	return target{c.subjects(incrementMethod), incrementBody, func(object int, _ []byte) { c.acked[object].Add(1) }}
+}
+
+// check asks every object for its count.
+func (c *counts) check(ctx context.Context, cs *callers, n int) (increments int, err error) {
+	var wrong atomic.Pointer[string]
+	_, err = cs.each(ctx, n, target{subjects: c.subjects(valueMethod), answered: func(object int, body []byte) {
+		if want := strconv.FormatInt(c.acked[object].Load(), 10); string(body) != want {
+			wrong.Store(new(fmt.Sprintf("%s/%s is %s, and %s increments were acknowledged", c.class, c.objects[object], body, want)))
+		}
+	}})
+	if w := wrong.Load(); err == nil && w != nil {
+		err = fmt.Errorf("the figure is of a system that is wrong: %s", *w)
+	}
+	for i := range c.acked {
+		increments += int(c.acked[i].Load())
+	}
+	return increments, err
+}
+
+// alternate measures rounds of yardstick and figure in turn, after one of each that does not count.
+func (b *bench) alternate(ctx context.Context, r *Row, figure, yardstick *runner, metric func(Load) float64) error {
+	for i := -1; i < b.Rounds; i++ {
+		y, err := yardstick.run(ctx, b.For)
+		if err != nil {
+			return fmt.Errorf("yardstick: %w", err)
+		}
+		m, err := figure.run(ctx, b.For)
+		if err != nil {
+			return err
+		}
+		if i >= 0 {
+			r.Calls += m.Calls
+			r.Rounds = append(r.Rounds, Round{metric(m), metric(y)})
+		}
+	}
+	if figure.check != nil {
+		var err error
+		if r.Checked, err = figure.check(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func p50(l Load) float64 { return micros(l.P50) }
+
+// natsRow is a row that both callers and yardstick reach over NATS.
+func natsRow(r Row, figure, yardstick side, metric func(Load) float64) row {
+	return row{r, func(b *bench, ctx context.Context, r *Row) error {
+		f, err := b.overNATS(ctx, r.Name, figure)
+		if err != nil {
+			return err
+		}
+		y, err := b.overNATS(ctx, r.Name, yardstick)
+		if err != nil {
+			return err
+		}
+		return b.alternate(ctx, r, f, y, metric)
+	}}
+}
