@@ -21,7 +21,7 @@ A system of its own is started for that, in a temporary folder, and removed.`,
 		Example: "  perdure bench\n  perdure bench --only hot,reads\n  perdure bench --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if o.Rounds < 1 || o.For < time.Millisecond || o.Callers < 1 || o.Connections < 1 || o.Objects < 1 {
+			if o.Rounds < 1 || o.For < time.Millisecond || o.Callers < 1 || o.Connections < 1 || o.Objects < 1 || o.HTTPCallers < 1 || o.Restart < 1 {
 				return usage(c, "--rounds, --callers, --connections and --objects are at least 1, --for is at least 1ms")
 			}
 			return a.runBench(c, o)
@@ -33,7 +33,10 @@ A system of its own is started for that, in a temporary folder, and removed.`,
 	flags.DurationVar(&o.For, "for", 600*time.Millisecond, "how long a round takes")
 	flags.IntVar(&o.Callers, "callers", 256, "callers, each with one request in flight")
 	flags.IntVar(&o.Connections, "connections", 4, "NATS connections of all callers together")
+	flags.IntVar(&o.HTTPCallers, "http-callers", 64, "callers over HTTP, each with a connection")
 	flags.IntVar(&o.Objects, "objects", 10_000, "objects where a row has many")
+	flags.IntVar(&o.Restart, "restart-objects", 100_000, "objects before the restart")
+	flags.StringVar(&o.Profile, "profile", "", "folder for profiles of the system under each figure and yardstick")
 	return c
 }
 
@@ -45,6 +48,7 @@ func (a *app) runBench(c *cobra.Command, o bench.Options) (err error) {
 	if a.json {
 		return bench.Run(c.Context(), o, func(r bench.Row) error { return a.printJSON(r) })
 	}
+	var notes []string
 	t := a.rows("figure", "measured", "yardstick", "measured", "ratio", "at least", "proud of", "reached")
 	err = bench.Run(c.Context(), o, func(r bench.Row) error {
 		yardstick, ratio := "-", "-"
@@ -60,10 +64,17 @@ func (a *app) runBench(c *cobra.Command, o bench.Options) (err error) {
 			reached = "-"
 		}
 		t.add(r.What, bench.Number(r.Measured)+" "+r.Unit, r.Against, yardstick, ratio, atLeast, proud, reached)
+		if r.Note != "" {
+			notes = append(notes, r.What+": "+r.Note)
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return t.end()
+	err = t.end()
+	for _, note := range notes {
+		fmt.Fprintln(a.err, note)
+	}
+	return err
 }

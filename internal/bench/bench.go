@@ -14,7 +14,7 @@ import (
 // Options say what to measure. All but Only, Profile and Progress are required.
 type Options struct {
 	Program     string        // the binary to run as the system: one whose `dev` takes --yardsticks
-	Only        []string      // rows whose name has one of these in it; empty: all but the large one
+	Only        []string      // rows whose name has one of these in it; empty: all but the large ones
 	Rounds      int           // of each figure and its yardstick
 	For         time.Duration // of each round
 	Callers     int           // over NATS
@@ -29,9 +29,8 @@ type Options struct {
 // bench is one run.
 type bench struct {
 	Options
-	dir     string
-	shared  map[string]*System // by sync mode, for the rows that put load on one
-	callers map[*System]*callers
+	dir    string
+	shared map[string]*System // by sync mode, for the rows that put load on one
 }
 
 // row is a figure that can be measured.
@@ -59,7 +58,7 @@ func Run(ctx context.Context, o Options, emit func(Row) error) (err error) {
 			return fmt.Errorf("folder for profiles: %w", err)
 		}
 	}
-	b := &bench{Options: o, shared: map[string]*System{}, callers: map[*System]*callers{}}
+	b := &bench{Options: o, shared: map[string]*System{}}
 	if b.dir, err = os.MkdirTemp("", "perdure-bench-"); err != nil {
 		return err
 	}
@@ -84,7 +83,7 @@ func Run(ctx context.Context, o Options, emit func(Row) error) (err error) {
 
 func (r *row) chosen(only []string) bool {
 	if len(only) == 0 {
-		return r.Name != largeRow
+		return !strings.HasPrefix(r.Name, largeRow)
 	}
 	return slices.ContainsFunc(only, func(part string) bool { return strings.Contains(r.Name, part) })
 }
@@ -97,35 +96,37 @@ const (
 
 // system is the shared system of a sync mode, started when the first row asks for it.
 func (b *bench) system(ctx context.Context, sync string) (*System, *callers, error) {
-	if s := b.shared[sync]; s != nil {
-		return s, b.callers[s], nil
+	s := b.shared[sync]
+	if s == nil {
+		var err error
+		if s, err = newSystem(b.Program, filepath.Join(b.dir, sync), "--sync", sync); err != nil {
+			return nil, nil, err
+		}
+		if err := s.begin(ctx); err != nil {
+			return nil, nil, err
+		}
+		b.shared[sync] = s
 	}
-	s, err := newSystem(b.Program, filepath.Join(b.dir, sync), "--sync", sync)
-	if err == nil {
-		err = s.begin(ctx)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	b.shared[sync] = s
-	c, err := b.newCallers(s)
-	b.callers[s] = c
-	return s, c, err
+	cs, err := b.callers(s)
+	return s, cs, err
 }
 
-func (b *bench) newCallers(s *System) (*callers, error) {
-	conns, err := s.connect(b.Connections)
-	if err != nil {
-		return nil, err
+// callers are those over NATS, made once for each life of the process.
+func (b *bench) callers(s *System) (*callers, error) {
+	if s.callers != nil {
+		return s.callers, nil
 	}
-	return newCallers(conns, b.Callers)
+	conns, err := s.connect(b.Connections)
+	if err == nil {
+		s.callers, err = newCallers(conns, b.Callers)
+	}
+	return s.callers, err
 }
 
 // stopShared ends the shared systems: rows with a system of their own have the machine to themselves.
 func (b *bench) stopShared() {
 	for sync, s := range b.shared {
 		s.kill()
-		delete(b.callers, s)
 		delete(b.shared, sync)
 	}
 }

@@ -12,8 +12,9 @@ import (
 
 // runner puts load on something for one round at a time, and checks afterwards that the system has what it answered.
 type runner struct {
-	run   func(ctx context.Context, long time.Duration) (Load, error)
-	check func(ctx context.Context) (increments int, err error) // nil: there is nothing to check
+	system *System
+	run    func(ctx context.Context, long time.Duration) (Load, error)
+	check  func(ctx context.Context) (increments int, err error) // nil: there is nothing to check
 }
 
 // side is one side of a row: what is called, where, by how many.
@@ -40,7 +41,7 @@ func names(row string, n int) []string {
 
 // overNATS makes the runner of a side, and has each of its objects changed once.
 func (b *bench) overNATS(ctx context.Context, row string, s side) (*runner, error) {
-	_, cs, err := b.system(ctx, s.sync)
+	sys, cs, err := b.system(ctx, s.sync)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func (b *bench) overNATS(ctx context.Context, row string, s side) (*runner, erro
 		for _, name := range objects {
 			t.subjects = append(t.subjects, pipeSubject(pipeSpace, staying, name, s.method))
 		}
-		return &runner{run: func(ctx context.Context, long time.Duration) (Load, error) { return cs.run(ctx, s.callers, t, long) }}, nil
+		return &runner{system: sys, run: func(ctx context.Context, long time.Duration) (Load, error) { return cs.run(ctx, s.callers, t, long) }}, nil
 	}
 	c := newCounts(objects)
 	if _, err := cs.each(ctx, b.Callers, c.increments()); err != nil {
@@ -61,8 +62,9 @@ func (b *bench) overNATS(ctx context.Context, row string, s side) (*runner, erro
 		t = target{subjects: c.subjects(valueMethod)}
 	}
 	return &runner{
-		run:   func(ctx context.Context, long time.Duration) (Load, error) { return cs.run(ctx, s.callers, t, long) },
-		check: func(ctx context.Context) (int, error) { return c.check(ctx, cs, b.Callers) },
+		system: sys,
+		run:    func(ctx context.Context, long time.Duration) (Load, error) { return cs.run(ctx, s.callers, t, long) },
+		check:  func(ctx context.Context) (int, error) { return c.check(ctx, cs, b.Callers) },
 	}, nil
 }
 
@@ -120,6 +122,12 @@ func (b *bench) alternate(ctx context.Context, r *Row, figure, yardstick *runner
 			r.Calls += m.Calls
 			r.Rounds = append(r.Rounds, Round{metric(m), metric(y)})
 		}
+	}
+	if err := b.profile(ctx, r, "figure", figure.system, figure.run); err != nil {
+		return err
+	}
+	if err := b.profile(ctx, r, "yardstick", yardstick.system, yardstick.run); err != nil {
+		return err
 	}
 	if figure.check != nil {
 		var err error

@@ -27,10 +27,11 @@ type System struct {
 	Yard    string // host:port of the yardsticks
 	Args    []string
 
-	cmd    *exec.Cmd
-	stdin  io.Closer
-	stderr bytes.Buffer // read when the process has ended
-	conns  []*nats.Conn
+	cmd     *exec.Cmd
+	stdin   io.Closer
+	stderr  bytes.Buffer // read when the process has ended
+	conns   []*nats.Conn
+	callers *callers // over conns
 }
 
 const startTimeout = 2 * time.Minute
@@ -105,7 +106,7 @@ func (s *System) kill() {
 	for _, nc := range s.conns {
 		nc.Close()
 	}
-	s.conns = nil
+	s.conns, s.callers = nil, nil
 	_ = s.cmd.Process.Kill() // it may have ended by itself
 	_ = s.cmd.Wait()
 	_ = s.stdin.Close()
