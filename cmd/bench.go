@@ -1,80 +1,160 @@
 package cmd
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/perdure/perdure/internal/bench"
+	"github.com/perdure/perdure/internal/wire"
+)
+
+// benchFlags are what `perdure bench` takes.
+type benchFlags struct {
+	bench.Options
+	prefix string
+	stream bool
+}
+
+// Flags that have a meaning for the table only, or only without it.
+var (
+	ofTheTable  = []string{"only", "http-callers", "restart-objects", "profile"}
+	ofOneMethod = []string{"prefix", "stream", "server", "context"}
 )
 
 func (a *app) bench() *cobra.Command {
-	o := bench.Options{}
+	var f benchFlags
 	c := &cobra.Command{
-		Use:   "bench",
+		Use:   "bench [CLASS METHOD [JSON|-]]",
 		Short: "Measure how fast the system is, each figure beside a yardstick",
-		Long: `Measure how fast the system is, each figure beside a yardstick that is measured in the same run, in turn with it.
-A system of its own is started for that, in a temporary folder, and removed.`,
-		Example: "  perdure bench\n  perdure bench --only hot,reads\n  perdure bench --json",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if o.Rounds < 1 || o.For < time.Millisecond || o.Callers < 1 || o.Connections < 1 || o.Objects < 1 || o.HTTPCallers < 1 || o.Restart < 1 {
-				return usage(c, "--rounds, --callers, --connections and --objects are at least 1, --for is at least 1ms")
+		Long: `Measure how fast the system is, each figure beside a yardstick that is measured in turn with it. The ratio is the median
+over pairs of rounds.
+
+Without arguments a system of its own is started, in a temporary folder, and removed: some minutes, both cores, and a few
+GiB of disk. The rows that have "large" in their name are measured only when --only asks for them.
+
+With CLASS METHOD it calls that method of objects of the running system that --server or --context names: the objects
+<prefix>0, <prefix>1 and so on, which are there afterwards. --stream also measures the log alone, on streams that are
+removed at the end.`,
+		Example: "  perdure bench\n  perdure bench --only hot,reads --json\n" +
+			"  perdure bench counter increment --objects 10000 --callers 256 --for 5s --rounds 1",
+		Args:              cobra.MaximumNArgs(3),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.check(c, args); err != nil {
+				return err
 			}
-			return a.runBench(c, o)
+			if len(args) == 0 {
+				return a.benchTable(c, f.Options)
+			}
+			return a.benchMethod(c, &f, args)
 		},
 	}
 	flags := c.Flags()
-	flags.StringSliceVar(&o.Only, "only", nil, "rows with one of these in their name: "+strings.Join(bench.Names(), " "))
-	flags.IntVar(&o.Rounds, "rounds", 5, "rounds of each figure and of its yardstick")
-	flags.DurationVar(&o.For, "for", 600*time.Millisecond, "how long a round takes")
-	flags.IntVar(&o.Callers, "callers", 256, "callers, each with one request in flight")
-	flags.IntVar(&o.Connections, "connections", 4, "NATS connections of all callers together")
-	flags.IntVar(&o.HTTPCallers, "http-callers", 64, "callers over HTTP, each with a connection")
-	flags.IntVar(&o.Objects, "objects", 10_000, "objects where a row has many")
-	flags.IntVar(&o.Restart, "restart-objects", 100_000, "objects before the restart")
-	flags.StringVar(&o.Profile, "profile", "", "folder for profiles of the system under each figure and yardstick")
+	flags.StringSliceVar(&f.Only, "only", nil, "rows with one of these in their name: "+strings.Join(bench.Names(), " "))
+	flags.IntVar(&f.Rounds, "rounds", 5, "rounds of each figure and of its yardstick")
+	flags.DurationVar(&f.For, "for", 600*time.Millisecond, "how long a round takes")
+	flags.IntVar(&f.Callers, "callers", 256, "callers over NATS, each with one request in flight")
+	flags.IntVar(&f.Connections, "connections", 4, "NATS connections of all callers together")
+	flags.IntVar(&f.HTTPCallers, "http-callers", 64, "callers over HTTP, each with a connection")
+	flags.IntVar(&f.Objects, "objects", 10_000, "objects, where there are many")
+	flags.IntVar(&f.Restart, "restart-objects", 100_000, "objects before the restart")
+	flags.StringVar(&f.Profile, "profile", "", "folder for profiles of the system under each figure and yardstick")
+	flags.StringVar(&f.prefix, "prefix", "bench-", "of the objects' names")
+	flags.BoolVar(&f.stream, "stream", false, "also measure the log alone, on streams of its own")
 	return c
 }
 
-func (a *app) runBench(c *cobra.Command, o bench.Options) (err error) {
+func (f *benchFlags) check(c *cobra.Command, args []string) error {
+	for name, n := range map[string]int{"rounds": f.Rounds, "callers": f.Callers, "connections": f.Connections, "http-callers": f.HTTPCallers,
+		"objects": f.Objects, "restart-objects": f.Restart} {
+		if n < 1 {
+			return usage(c, "--%s is %d; want at least 1", name, n)
+		}
+	}
+	wrong, why := ofOneMethod, "is for a running system: say what to call there, such as: perdure bench counter increment"
+	if len(args) > 0 {
+		wrong, why = ofTheTable, "is for the table, which takes no CLASS METHOD"
+	}
+	switch i := slices.IndexFunc(wrong, c.Flags().Changed); {
+	case i >= 0:
+		return usage(c, "--%s %s", wrong[i], why)
+	case f.For < time.Millisecond:
+		return usage(c, "--for is %v; want at least 1ms", f.For)
+	case len(args) == 1:
+		return usage(c, "%q is no method; want CLASS METHOD, such as counter increment", args[0])
+	}
+	return nil
+}
+
+func (a *app) benchTable(c *cobra.Command, o bench.Options) (err error) {
 	if o.Program, err = os.Executable(); err != nil {
 		return err
 	}
 	o.Progress = func(row string) { fmt.Fprintf(a.err, "measuring: %s\n", row) }
-	if a.json {
-		return bench.Run(c.Context(), o, func(r bench.Row) error { return a.printJSON(r) })
+	return a.benchRows(func(emit func(bench.Row) error) error { return bench.Run(c.Context(), o, emit) })
+}
+
+func (a *app) benchMethod(c *cobra.Command, f *benchFlags, args []string) (err error) {
+	o := bench.AttachOptions{Namespace: wire.Subjects(a.nats.namespace), Class: args[0], Method: args[1], Prefix: f.prefix, Objects: f.Objects,
+		Callers: f.Callers, Connections: f.Connections, Rounds: f.Rounds, For: f.For, Stream: f.stream,
+		Dial: func(options ...nats.Option) (*nats.Conn, error) { return a.nats.dial(options...) }}
+	if err := cmp.Or(wire.CheckClass(o.Class), wire.CheckIdentifier(o.Method), wire.CheckName(o.Prefix+"0")); err != nil {
+		return usage(c, "%v", err)
 	}
+	if len(args) == 3 {
+		if o.Body, err = a.argument(c.Context(), args[2]); err != nil {
+			return err
+		}
+	}
+	return a.benchRows(func(emit func(bench.Row) error) error { return bench.Attach(c.Context(), o, emit) })
+}
+
+// benchRows prints what run measures: the rows that there are, also when it fails.
+func (a *app) benchRows(run func(emit func(bench.Row) error) error) error {
+	if a.json {
+		return run(func(r bench.Row) error { return a.printJSON(r) })
+	}
+	t := a.rows("figure", "measured", "beside", "measured", "ratio", "at least", "proud of", "reached")
 	var notes []string
-	t := a.rows("figure", "measured", "yardstick", "measured", "ratio", "at least", "proud of", "reached")
-	err = bench.Run(c.Context(), o, func(r bench.Row) error {
-		yardstick, ratio := "-", "-"
-		if r.Against != "" {
-			yardstick, ratio = bench.Number(r.Yardstick)+" "+r.Unit, bench.Number(r.Ratio)+" x"
-		}
-		if r.Goal.Kind == bench.BeyondBelow {
-			ratio = fmt.Sprintf("%+.0f %s", r.Beyond, r.Unit)
-		}
+	err := run(func(r bench.Row) error {
 		atLeast, proud := r.Bars()
-		reached := r.Reached
-		if reached == "" {
-			reached = "-"
-		}
-		t.add(r.What, bench.Number(r.Measured)+" "+r.Unit, r.Against, yardstick, ratio, atLeast, proud, reached)
+		t.add(r.What, bench.Number(r.Measured)+" "+r.Unit, cmp.Or(r.Against, "-"), besides(r), ratio(r), atLeast, proud, cmp.Or(r.Reached, "-"))
 		if r.Note != "" {
 			notes = append(notes, r.What+": "+r.Note)
 		}
 		return nil
 	})
-	if err != nil {
+	if err := t.end(); err != nil {
 		return err
 	}
-	err = t.end()
 	for _, note := range notes {
 		fmt.Fprintln(a.err, note)
 	}
 	return err
+}
+
+func besides(r bench.Row) string {
+	if r.Against == "" {
+		return "-"
+	}
+	return bench.Number(r.Yardstick) + " " + r.Unit
+}
+
+func ratio(r bench.Row) string {
+	switch {
+	case r.Against == "":
+		return "-"
+	case r.Goal.Kind == bench.BeyondBelow && r.Beyond >= 0:
+		return "+" + bench.Number(r.Beyond) + " " + r.Unit
+	case r.Goal.Kind == bench.BeyondBelow:
+		return bench.Number(r.Beyond) + " " + r.Unit
+	}
+	return bench.Number(r.Ratio) + " x"
 }

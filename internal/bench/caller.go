@@ -1,12 +1,12 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -151,7 +151,7 @@ func refusal(m *nats.Msg) error {
 	case len(m.Data) == 0 && m.Header.Get("Status") == "503":
 		return nats.ErrNoResponders
 	case m.Header.Get(errorHeader) != "":
-		return errors.New(strings.TrimSpace(m.Header.Get(wire.HeaderError) + " " + string(m.Data)))
+		return errors.New(cmp.Or(m.Header.Get(wire.HeaderError), string(m.Data)))
 	}
 	return nil
 }

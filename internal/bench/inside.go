@@ -31,7 +31,7 @@ func (in *inside) open(w http.ResponseWriter, _ *http.Request) {
 	}
 	var err error
 	if in.js, err = in.host.Dial(in.life, string(pipeSpace)); err == nil {
-		if in.pipe, err = openPipe(in.life, in.js, pipeSpace, in.host.Partitions, in.host.Durable); err == nil {
+		if in.pipe, err = openPipe(in.life, in.js, pipeSpace, jetstream.Settings{Partitions: in.host.Partitions}, in.host.Durable); err == nil {
 			err = in.pipe.listen()
 		}
 	}

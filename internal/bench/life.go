@@ -76,11 +76,10 @@ func wakeWarm(b *bench, ctx context.Context, r *Row) error {
 	}, "--sync", relaxed)
 }
 
-// A tail is coldRecords long and spread over coldObjects times as many.
-const (
-	coldRecords = 100
-	coldObjects = 200
-)
+// A tail is coldRecords long, and spread over those of coldObjects objects.
+const coldRecords = 100
+
+func (o *Options) coldObjects() int { return min(200, o.Objects) }
 
 // wakeCold is the same after a crash that took the store with it: an object is rebuilt from the journal alone, its
 // records spread over those of the others. The first objects are not counted: they find connections and code cold.
@@ -90,13 +89,14 @@ func wakeCold(b *bench, ctx context.Context, r *Row) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}
-		c, cs, err := b.fill(ctx, s, staying, r.Name, coldObjects)
+		objects := b.coldObjects()
+		c, cs, err := b.fill(ctx, s, staying, r.Name, objects)
 		if err != nil {
 			return err
 		}
 		// One increment of each object at a time, so that each is a record of its own.
 		for range coldRecords - 1 {
-			if _, err := cs.each(ctx, min(b.Callers, coldObjects), c.increments()); err != nil {
+			if _, err := cs.each(ctx, min(b.Callers, objects), c.increments()); err != nil {
 				return err
 			}
 		}
@@ -114,7 +114,11 @@ func wakeCold(b *bench, ctx context.Context, r *Row) error {
 		if _, err := cs.each(ctx, 1, target{subjects: subjects[:first]}); err != nil {
 			return err
 		}
-		asleep, err := cs.each(ctx, 1, target{subjects: subjects[first:]})
+		var asleep Load
+		err = b.during(ctx, r, "figure", "cpu", s, func() error {
+			asleep, err = cs.each(ctx, 1, target{subjects: subjects[first:]})
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -143,6 +147,9 @@ func idleMemory(b *bench, ctx context.Context, r *Row) error {
 			return err
 		}
 		with, err := s.memory(ctx)
+		if err == nil && b.Profile != "" {
+			err = s.fetchProfile(ctx, "heap", filepath.Join(b.Profile, r.Name+".figure.heap.pb.gz"))
+		}
 		if err != nil {
 			return err
 		}
@@ -222,10 +229,16 @@ func restart(b *bench, ctx context.Context, r *Row) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}
-		c, _, err := b.fill(ctx, s, staying, r.Name, b.Restart)
+		var c *counts
+		began := time.Now()
+		err := b.during(ctx, r, "new", "cpu", s, func() (err error) {
+			c, _, err = b.fill(ctx, s, staying, r.Name, b.Restart)
+			return err
+		})
 		if err != nil {
 			return err
 		}
+		r.Note = fmt.Sprintf("new objects were made at %s/s", Number(math.Round(float64(b.Restart)/time.Since(began).Seconds())))
 		for range b.Rounds {
 			s.kill()
 			took, err := s.firstAnswer(ctx, c.objects[0], valueMethod, "1")

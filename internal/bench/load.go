@@ -14,7 +14,7 @@ import (
 type runner struct {
 	system *System
 	run    func(ctx context.Context, long time.Duration) (Load, error)
-	check  func(ctx context.Context) (increments int, err error) // nil: there is nothing to check
+	check  func(ctx context.Context) (increments int, err error) // of a figure
 }
 
 // side is one side of a row: what is called, where, by how many.
@@ -107,41 +107,55 @@ func (c *counts) check(ctx context.Context, cs *callers, n int) (increments int,
 	return increments, err
 }
 
-// alternate measures rounds of yardstick and figure in turn, after one of each that does not count.
+// alternate measures rounds of yardstick and figure in turn, after one of each that does not count, and checks the figure.
 func (b *bench) alternate(ctx context.Context, r *Row, figure, yardstick *runner, metric func(Load) float64) error {
-	for i := -1; i < b.Rounds; i++ {
-		y, err := yardstick.run(ctx, b.For)
-		if err != nil {
-			return fmt.Errorf("yardstick: %w", err)
+	pairs, err := alternate(ctx, b.Rounds, b.For, figure, yardstick)
+	if err != nil {
+		return err
+	}
+	r.of(pairs, metric)
+	if err := b.profile(ctx, r, "figure", figure); err != nil {
+		return err
+	}
+	if err := b.profile(ctx, r, "yardstick", yardstick); err != nil {
+		return err
+	}
+	r.Checked, err = figure.check(ctx)
+	return err
+}
+
+// pair is what both had in one round.
+type pair struct{ figure, yardstick Load }
+
+func alternate(ctx context.Context, rounds int, long time.Duration, figure, yardstick *runner) (pairs []pair, err error) {
+	for i := -1; i < rounds; i++ {
+		var p pair
+		if p.yardstick, err = yardstick.run(ctx, long); err != nil {
+			return nil, fmt.Errorf("yardstick: %w", err)
 		}
-		m, err := figure.run(ctx, b.For)
-		if err != nil {
-			return err
+		if p.figure, err = figure.run(ctx, long); err != nil {
+			return nil, err
 		}
 		if i >= 0 {
-			r.Calls += m.Calls
-			r.Rounds = append(r.Rounds, Round{metric(m), metric(y)})
+			pairs = append(pairs, p)
 		}
 	}
-	if err := b.profile(ctx, r, "figure", figure.system, figure.run); err != nil {
-		return err
+	return pairs, nil
+}
+
+// of makes the row's rounds of what was measured.
+func (r *Row) of(pairs []pair, metric func(Load) float64) {
+	for _, p := range pairs {
+		r.Calls += p.figure.Calls
+		r.Rounds = append(r.Rounds, Round{metric(p.figure), metric(p.yardstick)})
 	}
-	if err := b.profile(ctx, r, "yardstick", yardstick.system, yardstick.run); err != nil {
-		return err
-	}
-	if figure.check != nil {
-		var err error
-		if r.Checked, err = figure.check(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func p50(l Load) float64 { return micros(l.P50) }
+func p99(l Load) float64 { return micros(l.P99) }
 
 // natsRow is a row that both callers and yardstick reach over NATS.
 func natsRow(r Row, figure, yardstick side, metric func(Load) float64) row {

@@ -113,8 +113,8 @@ func (s *shape) record(dst []byte, commits int) []byte {
 func (s *shape) commitsMax() int { return journal.RecordBytesMax / (len(s.commit) + 2) }
 
 // openPipe makes the pipe's streams, if need be, and finds their ends. Nobody else writes to them.
-func openPipe(ctx context.Context, js *jetstream.Session, ns wire.Subjects, partitions int, durable Durable) (*pipe, error) {
-	kept, err := js.Open(ctx, jetstream.Settings{Partitions: partitions})
+func openPipe(ctx context.Context, js *jetstream.Session, ns wire.Subjects, settings jetstream.Settings, durable Durable) (*pipe, error) {
+	kept, err := js.Open(ctx, settings)
 	if err != nil {
 		return nil, fmt.Errorf("open the pipe's streams: %w", err)
 	}
@@ -230,7 +230,27 @@ func (pp *pipePart) send(subject string, r pipeRecord) {
 	pp.flights = append(pp.flights, r)
 	err := pp.writer.Append(behind, journal.NoSubjectCheck, journal.Message{Subject: subject, Header: pp.pipe.shape.header, Data: pp.buf})
 	if err != nil {
-		pp.failed = err // those in flight are not answered, and their round fails
+		pp.failed = err // the connection is gone, and all answers with it
+	}
+}
+
+// fail ends the pipe: a record was not stored, so none behind it is. Whoever waits hears of it.
+func (pp *pipePart) fail(err error) {
+	pp.mu.Lock()
+	lost := pp.flights
+	for _, w := range pp.waiting {
+		lost = append(lost, w.pipeRecord)
+	}
+	for _, o := range pp.objects {
+		lost = append(lost, pipeRecord{answers: o.waiting})
+		o.waiting = nil
+	}
+	pp.flights, pp.waiting, pp.failed = nil, nil, err
+	pp.mu.Unlock()
+	for _, r := range lost {
+		for _, answer := range r.answers {
+			answer(err)
+		}
 	}
 }
 
@@ -238,9 +258,13 @@ func (pp *pipePart) send(subject string, r pipeRecord) {
 func (pp *pipePart) answered(a journal.Answer) {
 	pp.mu.Lock()
 	first := pp.next - journal.Seq(len(pp.flights))
-	if a.Outcome != journal.Stored || a.Seq != first {
-		pp.failed = fmt.Errorf("%s at %d: %s, want %d stored: %w", pp.stream, a.Seq, a.Outcome, first, a.Err)
+	if pp.failed != nil {
 		pp.mu.Unlock()
+		return
+	}
+	if a.Outcome != journal.Stored || a.Seq != first {
+		pp.mu.Unlock()
+		pp.fail(fmt.Errorf("%s at %d: %s, want %d stored: %w", pp.stream, a.Seq, a.Outcome, first, a.Err))
 		return
 	}
 	r := pp.flights[0]
@@ -264,7 +288,9 @@ func (pp *pipePart) stored(r pipeRecord) {
 	if r.object != nil {
 		pp.mu.Lock()
 		r.object.inFlight--
-		pp.sendJoined(r.object)
+		if pp.failed == nil {
+			pp.sendJoined(r.object)
+		}
 		pp.mu.Unlock()
 	}
 	for _, answer := range r.answers {

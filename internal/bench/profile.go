@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -17,31 +18,46 @@ const profileFor = 3 * time.Second
 var profiles = []string{"cpu", "block", "mutex", "allocs"}
 
 // profile takes profiles of the system under a load: <row>.<side>.<profile>.pb.gz in the folder.
-func (b *bench) profile(ctx context.Context, r *Row, side string, s *System, run func(ctx context.Context, long time.Duration) (Load, error)) error {
+func (b *bench) profile(ctx context.Context, r *Row, side string, load *runner) error {
 	if b.Profile == "" {
 		return nil
 	}
 	for _, name := range profiles {
-		failed := make(chan error, 1)
-		go func() {
-			failed <- s.fetchProfile(ctx, name, filepath.Join(b.Profile, r.Name+"."+side+"."+name+".pb.gz"))
-		}()
-		_, err := run(ctx, profileFor+200*time.Millisecond)
-		if fetched := <-failed; err == nil {
-			err = fetched
-		}
+		err := b.during(ctx, r, side, name, load.system, func() error {
+			_, err := load.run(ctx, profileFor+200*time.Millisecond)
+			return err
+		})
 		if err != nil {
-			return fmt.Errorf("%s profile: %w", name, err)
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *System) fetchProfile(ctx context.Context, name, file string) error {
-	if name == "cpu" {
-		name = "profile"
+// during runs f, and takes a profile meanwhile if profiles are asked for.
+func (b *bench) during(ctx context.Context, r *Row, side, name string, s *System, f func() error) error {
+	if b.Profile == "" {
+		return f()
 	}
+	fetched := make(chan error, 1)
+	go func() {
+		fetched <- s.fetchProfile(ctx, name, filepath.Join(b.Profile, r.Name+"."+side+"."+name+".pb.gz"))
+	}()
+	err := f()
+	if err2 := <-fetched; err == nil && err2 != nil {
+		err = fmt.Errorf("%s profile: %w", name, err2)
+	}
+	return err
+}
+
+func (s *System) fetchProfile(ctx context.Context, name, file string) error {
 	url := fmt.Sprintf("http://%s%s%s?seconds=%d", s.Yard, pprofPath, name, profileFor/time.Second)
+	switch name {
+	case "cpu":
+		url = strings.Replace(url, "cpu", "profile", 1)
+	case "heap":
+		url, _, _ = strings.Cut(url, "?") // what is there, not what came
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func rows(o Options) []row {
 		insideRow(Row{Name: "inside", What: "one hot object, " + callers + " inside the process, sync always", Unit: "calls/s", Against: "pipe, joined", Goal: Goal{ValueAbove, 100_000, 300_000}},
 			always, o.Callers),
 		row{Row{Name: "wake-warm", What: "wake-up from the store, p99", Unit: "µs", Against: "awake", Goal: Goal{ValueBelow, 1000, 0}}, wakeWarm},
-		row{Row{Name: "wake-cold", What: fmt.Sprintf("wake-up from %d records among %s, p99", coldRecords, Number(coldRecords*coldObjects)), Unit: "µs", Against: "awake",
+		row{Row{Name: "wake-cold", What: fmt.Sprintf("wake-up from %d records among %s, p99", coldRecords, Number(float64(coldRecords*o.coldObjects()))), Unit: "µs", Against: "awake",
 			Goal: Goal{ValueBelow, 10_000, 0}}, wakeCold},
 		row{Row{Name: "memory", What: "an idle object in memory beyond its own state", Unit: "B", Goal: Goal{ValueBelow, 1024, 300}}, idleMemory},
 		row{Row{Name: "start", What: "start to the first answer", Unit: "ms", Against: "perdure version", Goal: Goal{ValueBelow, 150, 0}}, start},
