@@ -121,11 +121,11 @@ func (a *app) benchRows(run func(emit func(bench.Row) error) error) error {
 	if a.json {
 		return run(func(r bench.Row) error { return a.printJSON(r) })
 	}
-	t := a.rows("figure", "measured", "beside", "measured", "ratio", "at least", "proud of", "reached")
+	t := a.rows("figure", "measured", "beside", "measured", "ratio", "cpu/call", "at least", "proud of", "reached")
 	var notes []string
 	err := run(func(r bench.Row) error {
 		atLeast, proud := r.Bars()
-		t.add(r.What, bench.Number(r.Measured)+" "+r.Unit, cmp.Or(r.Against, "-"), besides(r), ratio(r), atLeast, proud, cmp.Or(r.Reached, "-"))
+		t.add(r.What, bench.Number(r.Measured)+" "+r.Unit, cmp.Or(r.Against, "-"), besides(r), ratio(r), cpu(r), atLeast, proud, cmp.Or(r.Reached, "-"))
 		if r.Note != "" {
 			notes = append(notes, r.What+": "+r.Note)
 		}
@@ -157,4 +157,12 @@ func ratio(r bench.Row) string {
 		return bench.Number(r.Beyond) + " " + r.Unit
 	}
 	return bench.Number(r.Ratio) + " x"
+}
+
+// cpu is what a call costs the system's process, and what one of the yardstick's does.
+func cpu(r bench.Row) string {
+	if r.CPU == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s / %s µs", bench.Number(r.CPU), bench.Number(r.YardstickCPU))
 }

@@ -93,8 +93,8 @@ func TestBenchPrintsATableAndProfiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "profiles")
 	out, stderr := measure(t, "--only", "reads", "--for", "50ms", "--rounds", "1", "--callers", "4", "--profile", dir)
 	cells := strings.Split(strings.TrimSuffix(out, "\n"), "\t")
-	if len(cells) != 8 || cells[0] != "reads of one object, 4 callers" || !strings.HasSuffix(cells[1], " calls/s") || cells[2] != "request and reply" ||
-		!strings.HasSuffix(cells[3], " calls/s") || !strings.HasSuffix(cells[4], " x") || cells[5] != "0.7 x" || cells[6] != "0.9 x" {
+	if len(cells) != 9 || cells[0] != "reads of one object, 4 callers" || !strings.HasSuffix(cells[1], " calls/s") || cells[2] != "request and reply" ||
+		!strings.HasSuffix(cells[3], " calls/s") || !strings.HasSuffix(cells[4], " x") || !strings.HasSuffix(cells[5], " µs") || cells[6] != "0.7 x" || cells[7] != "0.9 x" {
 		t.Errorf("row %q", cells)
 	}
 	if !strings.Contains(stderr, "measuring: reads of one object") {

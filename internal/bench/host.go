@@ -28,6 +28,7 @@ const (
 	pipePath   = "/pipe"   // opens the pipe; until then it costs nothing
 	barePath   = "/bare"   // a handler that reads the body and answers
 	insidePath = "/inside" // runs callers in this process
+	cpuPath    = "/cpu"    // what processor time the process has taken
 	memoryPath = "/memory" // what the process holds after a garbage collection
 	pprofPath  = "/debug/pprof/"
 )
@@ -40,6 +41,7 @@ func Serve(ctx context.Context, h Host) error {
 	mux.HandleFunc(barePath, bare)
 	mux.HandleFunc(pipePath, in.open)
 	mux.HandleFunc(insidePath, in.run)
+	mux.HandleFunc(cpuPath, cpuTime)
 	mux.HandleFunc(memoryPath, in.memory)
 	mux.HandleFunc(pprofPath, pprof.Index)
 	mux.HandleFunc(pprofPath+"profile", pprof.Profile)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/journal/jetstream"
 )
@@ -98,4 +100,14 @@ func (in *inside) memory(w http.ResponseWriter, _ *http.Request) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	_ = json.NewEncoder(w).Encode(Memory{Heap: int64(m.HeapAlloc), Objects: in.host.Worker.Status().Resident})
+}
+
+// cpuTime answers with the time that the process has had of all processors.
+func cpuTime(w http.ResponseWriter, _ *http.Request) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(time.Duration(u.Utime.Nano() + u.Stime.Nano()))
 }

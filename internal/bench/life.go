@@ -69,7 +69,7 @@ func wakeWarm(b *bench, ctx context.Context, r *Row) error {
 				return err
 			}
 			r.Calls += asleep.Calls
-			r.Rounds = append(r.Rounds, Round{micros(asleep.P99), micros(awake.P99)})
+			r.Rounds = append(r.Rounds, Round{Measured: micros(asleep.P99), Yardstick: micros(awake.P99)})
 		}
 		r.Checked, err = c.check(ctx, cs, b.Callers)
 		return err
@@ -127,7 +127,7 @@ func wakeCold(b *bench, ctx context.Context, r *Row) error {
 			return err
 		}
 		r.Calls = asleep.Calls
-		r.Rounds = append(r.Rounds, Round{micros(asleep.P99), micros(awake.P99)})
+		r.Rounds = append(r.Rounds, Round{Measured: micros(asleep.P99), Yardstick: micros(awake.P99)})
 		r.Checked, err = c.check(ctx, cs, b.Callers)
 		return err
 	}, "--sync", relaxed, "--partitions", "1")
@@ -135,8 +135,8 @@ func wakeCold(b *bench, ctx context.Context, r *Row) error {
 
 const memoryObjects = 50_000
 
-// idleMemory is what an object takes while it is in memory and does nothing: the heap with all of them, less the heap
-// when all of them have left. What the server keeps for each subject is in both.
+// idleMemory is what an object takes while it is in memory and does nothing: the heap with many of them, less the heap
+// when all have left. What the server keeps for each subject is in both.
 func idleMemory(b *bench, ctx context.Context, r *Row) error {
 	return b.own(ctx, r.Name, func(s *System) error {
 		if err := s.begin(ctx); err != nil {
@@ -146,15 +146,12 @@ func idleMemory(b *bench, ctx context.Context, r *Row) error {
 		if err != nil {
 			return err
 		}
-		with, err := s.memory(ctx)
+		changed, err := s.memory(ctx)
 		if err == nil && b.Profile != "" {
 			err = s.fetchProfile(ctx, "heap", filepath.Join(b.Profile, r.Name+".figure.heap.pb.gz"))
 		}
 		if err != nil {
 			return err
-		}
-		if with.Objects != memoryObjects {
-			return fmt.Errorf("%d of %d objects are in memory: the machine is too slow for this row", with.Objects, memoryObjects)
 		}
 		if err := s.untilGone(ctx); err != nil {
 			return err
@@ -170,11 +167,15 @@ func idleMemory(b *bench, ctx context.Context, r *Row) error {
 		if err != nil {
 			return err
 		}
+		// On a slow machine some have left before the others are there.
+		if least := memoryObjects / 10; min(changed.Objects, woken.Objects) < least {
+			return fmt.Errorf("%d and %d of %d objects are in memory, want %d: the machine is too slow for this row", changed.Objects, woken.Objects, memoryObjects, least)
+		}
 		each := func(m Memory) float64 {
 			own := len(count) + len("1")
-			return float64(m.Heap-without.Heap)/memoryObjects - float64(own)
+			return float64(m.Heap-without.Heap)/float64(m.Objects) - float64(own)
 		}
-		r.Calls, r.Rounds = memoryObjects, []Round{{Measured: each(with)}}
+		r.Calls, r.Rounds = memoryObjects, []Round{{Measured: each(changed)}}
 		r.Note = fmt.Sprintf("after an increment that is not in the store yet; woken by a read: %s B", Number(math.Round(each(woken))))
 		return nil
 	}, "--sync", relaxed)
@@ -191,7 +192,7 @@ func start(b *bench, ctx context.Context, r *Row) error {
 		nothing := time.Since(began)
 		err := b.own(ctx, r.Name, func(s *System) error {
 			took, err := s.firstAnswer(ctx, r.Name, incrementMethod, "1")
-			r.Rounds = append(r.Rounds, Round{millis(took), millis(nothing)})
+			r.Rounds = append(r.Rounds, Round{Measured: millis(took), Yardstick: millis(nothing)})
 			r.Calls++
 			return err
 		})

@@ -12,9 +12,27 @@ import (
 
 // runner puts load on something for one round at a time, and checks afterwards that the system has what it answered.
 type runner struct {
-	system *System
+	system *System // nil: not one of ours
 	run    func(ctx context.Context, long time.Duration) (Load, error)
 	check  func(ctx context.Context) (increments int, err error) // of a figure
+}
+
+// round is run, and what it cost the system.
+func (r *runner) round(ctx context.Context, long time.Duration) (Load, error) {
+	if r.system == nil {
+		return r.run(ctx, long)
+	}
+	before, err := r.system.cpu(ctx)
+	if err != nil {
+		return Load{}, err
+	}
+	l, err := r.run(ctx, long)
+	if err != nil {
+		return l, err
+	}
+	after, err := r.system.cpu(ctx)
+	l.CPU = after - before
+	return l, err
 }
 
 // side is one side of a row: what is called, where, by how many.
@@ -130,10 +148,10 @@ type pair struct{ figure, yardstick Load }
 func alternate(ctx context.Context, rounds int, long time.Duration, figure, yardstick *runner) (pairs []pair, err error) {
 	for i := -1; i < rounds; i++ {
 		var p pair
-		if p.yardstick, err = yardstick.run(ctx, long); err != nil {
+		if p.yardstick, err = yardstick.round(ctx, long); err != nil {
 			return nil, fmt.Errorf("yardstick: %w", err)
 		}
-		if p.figure, err = figure.run(ctx, long); err != nil {
+		if p.figure, err = figure.round(ctx, long); err != nil {
 			return nil, err
 		}
 		if i >= 0 {
@@ -147,7 +165,7 @@ func alternate(ctx context.Context, rounds int, long time.Duration, figure, yard
 func (r *Row) of(pairs []pair, metric func(Load) float64) {
 	for _, p := range pairs {
 		r.Calls += p.figure.Calls
-		r.Rounds = append(r.Rounds, Round{metric(p.figure), metric(p.yardstick)})
+		r.Rounds = append(r.Rounds, Round{metric(p.figure), metric(p.yardstick), cpu(p.figure), cpu(p.yardstick)})
 	}
 }
 

@@ -20,15 +20,21 @@ type Row struct {
 	Reached   string  `json:"reached,omitempty"` // "proud", "at least", "no"; empty without a goal
 	Note      string  `json:"note,omitempty"`
 
+	CPU          float64 `json:"cpu,omitempty"` // medians of the rounds
+	YardstickCPU float64 `json:"yardstick_cpu,omitempty"`
+
 	Rounds  []Round `json:"rounds,omitempty"`
 	Calls   int     `json:"calls"`   // of the figure, answered, in all rounds
 	Checked int     `json:"checked"` // increments that the objects were found to have, each acknowledged
 }
 
-// Round is one measurement of both.
+// Round is one measurement of both. What a call costs the system's process, in µs of processor, says less than a rate, and
+// the same however busy the machine is with other things.
 type Round struct {
-	Measured  float64 `json:"measured"`
-	Yardstick float64 `json:"yardstick"`
+	Measured     float64 `json:"measured"`
+	Yardstick    float64 `json:"yardstick"`
+	CPU          float64 `json:"cpu,omitempty"`
+	YardstickCPU float64 `json:"yardstick_cpu,omitempty"`
 }
 
 // GoalKind says what of a row a goal is about.
@@ -52,11 +58,17 @@ type Goal struct {
 
 // settle computes what follows from the rounds.
 func (r *Row) settle() {
-	measured, yardstick := make([]float64, len(r.Rounds)), make([]float64, len(r.Rounds))
-	for i, round := range r.Rounds {
-		measured[i], yardstick[i] = round.Measured, round.Yardstick
+	median := func(of func(Round) float64) float64 {
+		values := make([]float64, len(r.Rounds))
+		for i, round := range r.Rounds {
+			values[i] = of(round)
+		}
+		return Median(values)
 	}
-	r.Measured, r.Yardstick = Median(measured), Median(yardstick)
+	r.Measured = median(func(r Round) float64 { return r.Measured })
+	r.Yardstick = median(func(r Round) float64 { return r.Yardstick })
+	r.CPU = median(func(r Round) float64 { return r.CPU })
+	r.YardstickCPU = median(func(r Round) float64 { return r.YardstickCPU })
 	if r.Against != "" {
 		r.Ratio = pairwise(r.Rounds, func(m, y float64) float64 { return m / y })
 		r.Beyond = pairwise(r.Rounds, func(m, y float64) float64 { return m - y })

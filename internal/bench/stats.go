@@ -44,10 +44,14 @@ type Load struct {
 	Took  time.Duration `json:"took"`  // from the first request to the last answer
 	P50   time.Duration `json:"p50"`   // of the time from request to answer
 	P99   time.Duration `json:"p99"`
+	CPU   time.Duration `json:"cpu"` // that the system's process took meanwhile; 0 if that is not known
 }
 
 // Rate is in calls per second.
 func (l Load) Rate() float64 { return float64(l.Calls) / l.Took.Seconds() }
+
+// cpu is what a call cost the system's process, in µs.
+func cpu(l Load) float64 { return micros(l.CPU) / float64(max(l.Calls, 1)) }
 
 // merge is the load of callers that ran side by side for so long.
 func merge(took time.Duration, latencies [][]time.Duration) Load {

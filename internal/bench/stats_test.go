@@ -48,9 +48,9 @@ func TestMedian(t *testing.T) {
 func TestTheRatioIsThatOfPairs(t *testing.T) {
 	t.Parallel()
 	// In the second round the machine was busy with something else: both were slow, and it changes nothing.
-	r := Row{Against: "pipe", Rounds: []Round{{50, 100}, {5, 10}, {60, 100}}, Goal: Goal{RatioAbove, 0.5, 0.6}}
+	r := Row{Against: "pipe", Rounds: []Round{{Measured: 50, Yardstick: 100, CPU: 9}, {Measured: 5, Yardstick: 10, CPU: 7}, {Measured: 60, Yardstick: 100, CPU: 8}}, Goal: Goal{RatioAbove, 0.5, 0.6}}
 	r.settle()
-	if r.Ratio != 0.5 || r.Beyond != -40 || r.Measured != 50 || r.Yardstick != 100 || r.Reached != "at least" {
+	if r.Ratio != 0.5 || r.Beyond != -40 || r.Measured != 50 || r.Yardstick != 100 || r.CPU != 8 || r.Reached != "at least" {
 		t.Errorf("%+v", r)
 	}
 }
@@ -76,7 +76,7 @@ func TestGoals(t *testing.T) {
 		{Goal{ValueBelow, 1000, 300}, 300, 0, "proud", [2]string{"1,000 B", "300 B"}},
 		{Goal{Kind: RatioAbove, Proud: 0.5}, 49, 100, "no", [2]string{"-", "0.5 x"}},
 	} {
-		r := Row{Unit: "B", Against: "x", Goal: c.goal, Rounds: []Round{{c.measured, c.yardstick}}}
+		r := Row{Unit: "B", Against: "x", Goal: c.goal, Rounds: []Round{{Measured: c.measured, Yardstick: c.yardstick}}}
 		r.settle()
 		atLeast, proud := r.Bars()
 		if r.Reached != c.want || atLeast != c.bars[0] || proud != c.bars[1] {

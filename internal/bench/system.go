@@ -160,6 +160,11 @@ func (s *System) memory(ctx context.Context) (m Memory, err error) {
 	return m, s.get(ctx, "http://"+s.Yard+memoryPath, &m)
 }
 
+// cpu is how much processor time the process has taken.
+func (s *System) cpu(ctx context.Context) (took time.Duration, err error) {
+	return took, s.get(ctx, "http://"+s.Yard+cpuPath, &took)
+}
+
 // resident is how much memory the system counts for the process, in bytes.
 func (s *System) resident() (int64, error) {
 	raw, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(s.cmd.Process.Pid), "statm"))
