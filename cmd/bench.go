@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -98,7 +99,7 @@ func (a *app) benchTable(c *cobra.Command, o bench.Options) (err error) {
 		return err
 	}
 	o.Progress = func(row string) { fmt.Fprintf(a.err, "measuring: %s\n", row) }
-	return a.benchRows(func(emit func(bench.Row) error) error { return bench.Run(c.Context(), o, emit) })
+	return a.benchRows(c.Context(), func(emit func(bench.Row) error) error { return bench.Run(c.Context(), o, emit) })
 }
 
 func (a *app) benchMethod(c *cobra.Command, f *benchFlags, args []string) (err error) {
@@ -113,17 +114,17 @@ func (a *app) benchMethod(c *cobra.Command, f *benchFlags, args []string) (err e
 			return err
 		}
 	}
-	return a.benchRows(func(emit func(bench.Row) error) error { return bench.Attach(c.Context(), o, emit) })
+	return a.benchRows(c.Context(), func(emit func(bench.Row) error) error { return bench.Attach(c.Context(), o, emit) })
 }
 
 // benchRows prints what run measures: the rows that there are, also when it fails.
-func (a *app) benchRows(run func(emit func(bench.Row) error) error) error {
-	if a.json {
-		return run(func(r bench.Row) error { return a.printJSON(r) })
-	}
+func (a *app) benchRows(ctx context.Context, run func(emit func(bench.Row) error) error) error {
 	t := a.rows("figure", "measured", "beside", "measured", "ratio", "cpu/call", "at least", "proud of", "reached")
 	var notes []string
 	err := run(func(r bench.Row) error {
+		if a.json {
+			return a.printJSON(r)
+		}
 		atLeast, proud := r.Bars()
 		t.add(r.What, bench.Number(r.Measured)+" "+r.Unit, cmp.Or(r.Against, "-"), besides(r), ratio(r), cpu(r), atLeast, proud, cmp.Or(r.Reached, "-"))
 		if r.Note != "" {
@@ -131,6 +132,12 @@ func (a *app) benchRows(run func(emit func(bench.Row) error) error) error {
 		}
 		return nil
 	})
+	if ctx.Err() != nil {
+		err = ctx.Err() // and not what it broke
+	}
+	if a.json {
+		return err
+	}
 	if err := t.end(); err != nil {
 		return err
 	}

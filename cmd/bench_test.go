@@ -142,6 +142,40 @@ func TestBenchOfARunningSystem(t *testing.T) {
 	}
 }
 
+// TestBenchCleansUpBehindASignal: its system ends, its folder goes.
+func TestBenchCleansUpBehindASignal(t *testing.T) {
+	t.Parallel()
+	path, err := binary()
+	must(t, err)
+	c := exec.Command(path, "bench", "--only", "hot-relaxed", "--for", "1h")
+	tmp := t.TempDir()
+	c.Env = append(os.Environ(), "TMPDIR="+tmp)
+	must(t, c.Start())
+	lock := filepath.Join(tmp, "perdure-bench-*", "100ms", "lock")
+	eventually(t, func() bool {
+		found, err := filepath.Glob(lock)
+		return err == nil && len(found) == 1
+	})
+	must(t, c.Process.Signal(os.Interrupt))
+	_ = c.Wait() // its exit code says more
+	if code := c.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d; want %d", code, exitInterrupted)
+	}
+	if left, err := filepath.Glob(filepath.Join(tmp, "*")); err != nil || left != nil {
+		t.Errorf("it leaves %v", left)
+	}
+}
+
+// TestAMeasuredSystemEndsWithItsMeasurer: what measures holds the other end of its standard input. Here nobody does.
+func TestAMeasuredSystemEndsWithItsMeasurer(t *testing.T) {
+	t.Parallel()
+	p := newDev(t, "--yardsticks", freePort(t))
+	p.start()
+	if stderr, code := p.wait(); code != exitOK {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
 func TestBenchSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	p := newDev(t)

@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -188,4 +190,40 @@ func natsRow(r Row, figure, yardstick side, metric func(Load) float64) row {
 		}
 		return b.alternate(ctx, r, f, y, metric)
 	}}
+}
+
+// noteSync is a row whose bar depends on the disk: it notes how long the disk takes for one sync.
+func noteSync(r row) row {
+	measure := r.measure
+	r.measure = func(b *bench, ctx context.Context, r *Row) error {
+		took, err := syncTime(b.dir)
+		if err != nil {
+			return err
+		}
+		r.Note = fmt.Sprintf("one fsync takes %s ms here; under 0.5 ms the bar is also 20,000 calls/s", Number(millis(took)))
+		return measure(b, ctx, r)
+	}
+	return r
+}
+
+// syncTime is the median of how long a file of a folder takes to be synced after 200 bytes were appended to it.
+func syncTime(dir string) (time.Duration, error) {
+	f, err := os.CreateTemp(dir, "sync-")
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	took := make([]time.Duration, 100)
+	for i := range took {
+		if _, err := f.Write(make([]byte, 200)); err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	return Percentile(took, 0.5), nil
 }
