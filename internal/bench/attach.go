@@ -67,7 +67,7 @@ func Attach(ctx context.Context, o AttachOptions, emit func(Row) error) (err err
 	if err != nil {
 		return err
 	}
-	return o.measure(ctx, "pipe", figure, o.runner(cs, func(name string) string { return pipeSubject(ns, o.Class, name, Single) }), emit)
+	return o.measure(ctx, "pipe", figure, o.runner(cs, func(name string) string { return pipeSubject(ns, o.Class, name, pipeSingle) }), emit)
 }
 
 func (o *AttachOptions) connect() (conns []*nats.Conn, err error) {

@@ -30,7 +30,7 @@ type Options struct {
 type bench struct {
 	Options
 	dir    string
-	shared map[string]*System // by sync mode, for the rows that put load on one
+	shared map[string]*process // by sync mode, for the rows that put load on one
 }
 
 // row is a figure that can be measured.
@@ -58,7 +58,7 @@ func Run(ctx context.Context, o Options, emit func(Row) error) (err error) {
 			return fmt.Errorf("folder for profiles: %w", err)
 		}
 	}
-	b := &bench{Options: o, shared: map[string]*System{}}
+	b := &bench{Options: o, shared: map[string]*process{}}
 	if b.dir, err = os.MkdirTemp("", "perdure-bench-"); err != nil {
 		return err
 	}
@@ -95,11 +95,11 @@ const (
 )
 
 // system is the shared system of a sync mode, started when the first row asks for it.
-func (b *bench) system(ctx context.Context, sync string) (*System, *callers, error) {
+func (b *bench) system(ctx context.Context, sync string) (*process, *callers, error) {
 	s := b.shared[sync]
 	if s == nil {
 		var err error
-		if s, err = newSystem(b.Program, filepath.Join(b.dir, sync), "--sync", sync); err != nil {
+		if s, err = newProcess(b.Program, filepath.Join(b.dir, sync), "--sync", sync); err != nil {
 			return nil, nil, err
 		}
 		if err := s.begin(ctx); err != nil {
@@ -112,7 +112,7 @@ func (b *bench) system(ctx context.Context, sync string) (*System, *callers, err
 }
 
 // callers are those over NATS, made once for each life of the process.
-func (b *bench) callers(s *System) (*callers, error) {
+func (b *bench) callers(s *process) (*callers, error) {
 	if s.callers != nil {
 		return s.callers, nil
 	}
@@ -132,9 +132,9 @@ func (b *bench) stopShared() {
 }
 
 // own runs f with a system of its own, which f may kill and start again.
-func (b *bench) own(ctx context.Context, name string, f func(*System) error, args ...string) error {
+func (b *bench) own(ctx context.Context, name string, f func(*process) error, args ...string) error {
 	b.stopShared()
-	s, err := newSystem(b.Program, filepath.Join(b.dir, name), args...)
+	s, err := newProcess(b.Program, filepath.Join(b.dir, name), args...)
 	if err != nil {
 		return err
 	}

@@ -30,10 +30,7 @@ type target struct {
 
 // callers are goroutines that send a request, wait for its answer and send the next, over few connections. Each has a
 // reply subject of its own below its connection's inbox: a request costs one message and wakes one goroutine.
-type callers struct {
-	conns []*nats.Conn
-	all   []*caller
-}
+type callers struct{ all []*caller }
 
 type caller struct {
 	nc     *nats.Conn
@@ -44,7 +41,7 @@ type caller struct {
 
 // newCallers makes n callers over the connections, which stay the caller's to close.
 func newCallers(conns []*nats.Conn, n int) (*callers, error) {
-	cs := &callers{conns: conns}
+	cs := &callers{}
 	for i, nc := range conns {
 		inbox := nc.NewInbox()
 		var mine []*caller
@@ -81,7 +78,7 @@ func (cs *callers) run(ctx context.Context, n int, t target, long time.Duration)
 	})
 }
 
-// each calls every object of a target once, with n callers, and returns the latencies sorted.
+// each calls every object of a target once, with n callers.
 func (cs *callers) each(ctx context.Context, n int, t target) (Load, error) {
 	return together(ctx, n, eachTimeout, func(ctx context.Context, i int, _ time.Time) (took []time.Duration, err error) {
 		for object := i; object < len(t.subjects) && ctx.Err() == nil && err == nil; object += n {

@@ -42,7 +42,10 @@ func Classes() []engine.AnyClass {
 	}
 }
 
-// The one request that changes something.
-const incrementMethod = "increment"
+// The methods, as they are called.
+const (
+	incrementMethod = "increment"
+	valueMethod     = "value"
+)
 
 var incrementBody = []byte(`{"by":1}`)

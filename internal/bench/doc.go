@@ -12,9 +12,9 @@
 // The pipe is what a log costs without an engine: a request over NATS, one append of the bytes that the engine would
 // write for it, the reply on its acknowledgement. It has streams like the journal's, the writer of package
 // journal/jetstream, the same window, and one connection inside the server's process, as the engine has. Its requests
-// go to the slot's subject, without the server's mapping. [Single] makes one record of each request; [Joined] makes one
-// record of those that wait for the same object while eight of its records are in flight. [Echo] is request and reply
-// and nothing else.
+// go to the slot's subject, without the server's mapping. A request is a record of its own, or joined: requests that wait
+// for the same object while eight of its records are in flight become one record, as in the engine. Or it is only
+// answered: request and reply, and nothing else.
 //
 // # What is checked
 //

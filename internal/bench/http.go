@@ -114,6 +114,6 @@ func insideRow(r Row, sync string, callers int) row {
 			return l, err
 		}
 		figure.check = func(ctx context.Context) (int, error) { return c.check(ctx, cs, b.Callers) }
-		return b.alternate(ctx, r, figure, load(Joined), Load.Rate)
+		return b.alternate(ctx, r, figure, load(pipeJoined), Load.Rate)
 	}}
 }

@@ -31,15 +31,21 @@ func (in *inside) open(w http.ResponseWriter, _ *http.Request) {
 	if in.pipe != nil {
 		return
 	}
-	var err error
-	if in.js, err = in.host.Dial(in.life, string(pipeSpace)); err == nil {
-		if in.pipe, err = openPipe(in.life, in.js, pipeSpace, jetstream.Settings{Partitions: in.host.Partitions}, in.host.Durable); err == nil {
-			err = in.pipe.listen()
-		}
-	}
+	js, err := in.host.Dial(in.life, string(pipeSpace))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
 	}
+	p, err := openPipe(in.life, js, pipeSpace, jetstream.Settings{Partitions: in.host.Partitions}, in.host.Durable)
+	if err == nil {
+		err = p.listen()
+	}
+	if err != nil {
+		js.Close()
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	in.js, in.pipe = js, p
 }
 
 func (in *inside) close() {
@@ -48,6 +54,13 @@ func (in *inside) close() {
 	if in.js != nil {
 		in.js.Close()
 	}
+}
+
+// opened is the pipe, nil if nobody has asked for it.
+func (in *inside) opened() *pipe {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.pipe
 }
 
 // insideLoad asks for callers in the process, all of which call one object.
@@ -70,8 +83,11 @@ func (in *inside) run(w http.ResponseWriter, r *http.Request) {
 		_, err := in.host.Worker.Do(ctx, engine.Request{Class: l.Class, Name: l.Name, Method: incrementMethod, Body: incrementBody})
 		return err
 	}
-	if l.Pipe != "" {
-		call = func(ctx context.Context) error { return in.pipe.do(ctx, l.Class, l.Name, l.Pipe) }
+	if p := in.opened(); l.Pipe != "" && p == nil {
+		http.Error(w, "open the pipe first, with "+pipePath, http.StatusConflict)
+		return
+	} else if l.Pipe != "" {
+		call = func(ctx context.Context) error { return p.do(ctx, l.Class, l.Name, l.Pipe) }
 	}
 	load, err := together(r.Context(), l.Callers, l.For+callTimeout, func(ctx context.Context, _ int, began time.Time) (took []time.Duration, err error) {
 		for time.Since(began) < l.For && err == nil {
@@ -88,8 +104,8 @@ func (in *inside) run(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(load) // who left needs no answer
 }
 
-// Memory is what the system's process holds.
-type Memory struct {
+// memoryUse is what the system's process holds.
+type memoryUse struct {
 	Heap    int64 `json:"heap"`    // live bytes of the Go heap, right after a collection
 	Objects int   `json:"objects"` // in memory
 }
@@ -99,7 +115,7 @@ func (in *inside) memory(w http.ResponseWriter, _ *http.Request) {
 	runtime.GC() // what a pool held through the first one
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	_ = json.NewEncoder(w).Encode(Memory{Heap: int64(m.HeapAlloc), Objects: in.host.Worker.Status().Resident})
+	_ = json.NewEncoder(w).Encode(memoryUse{Heap: int64(m.HeapAlloc), Objects: in.host.Worker.Status().Resident})
 }
 
 // cpuTime answers with the time that the process has had of all processors.

@@ -18,7 +18,7 @@ const (
 // may take, in MiB.
 func large(n, memory int) func(b *bench, ctx context.Context, r *Row) error {
 	return func(b *bench, ctx context.Context, r *Row) error {
-		return b.own(ctx, r.Name, func(s *System) error {
+		return b.own(ctx, r.Name, func(s *process) error {
 			if err := s.begin(ctx); err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ func large(n, memory int) func(b *bench, ctx context.Context, r *Row) error {
 func largeName(from int) string { return fmt.Sprintf("large-%d", from/largeChunk) }
 
 // sample checks one object of many.
-func (b *bench) sample(ctx context.Context, s *System, n int, r *Row) error {
+func (b *bench) sample(ctx context.Context, s *process, n int, r *Row) error {
 	cs, err := b.callers(s)
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 // The rows about an object's life, and a process's: each has a system of its own.
 
 // untilGone waits until no object is in memory.
-func (s *System) untilGone(ctx context.Context) error {
+func (s *process) untilGone(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -31,7 +31,7 @@ func (s *System) untilGone(ctx context.Context) error {
 }
 
 // fill makes n objects with one increment each.
-func (b *bench) fill(ctx context.Context, s *System, class, row string, n int) (*counts, *callers, error) {
+func (b *bench) fill(ctx context.Context, s *process, class, row string, n int) (*counts, *callers, error) {
 	cs, err := b.callers(s)
 	if err != nil {
 		return nil, nil, err
@@ -47,7 +47,7 @@ const warmObjects = 2000
 // wakeWarm is the time of a read that wakes its object from the store, as the caller sees it, beside the same read of an
 // object that is awake.
 func wakeWarm(b *bench, ctx context.Context, r *Row) error {
-	return b.own(ctx, r.Name, func(s *System) error {
+	return b.own(ctx, r.Name, func(s *process) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (o *Options) coldObjects() int { return min(200, o.Objects) }
 // records spread over those of the others. The first objects are not counted: they find connections and code cold.
 func wakeCold(b *bench, ctx context.Context, r *Row) error {
 	const first = 10
-	return b.own(ctx, r.Name, func(s *System) error {
+	return b.own(ctx, r.Name, func(s *process) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ const memoryObjects = 50_000
 // idleMemory is what an object takes while it is in memory and does nothing: the heap with many of them, less the heap
 // when all have left. What the server keeps for each subject is in both.
 func idleMemory(b *bench, ctx context.Context, r *Row) error {
-	return b.own(ctx, r.Name, func(s *System) error {
+	return b.own(ctx, r.Name, func(s *process) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func idleMemory(b *bench, ctx context.Context, r *Row) error {
 		if least := memoryObjects / 10; min(changed.Objects, woken.Objects) < least {
 			return fmt.Errorf("%d and %d of %d objects are in memory, want %d: the machine is too slow for this row", changed.Objects, woken.Objects, memoryObjects, least)
 		}
-		each := func(m Memory) float64 {
+		each := func(m memoryUse) float64 {
 			own := len(count) + len("1")
 			return float64(m.Heap-without.Heap)/float64(m.Objects) - float64(own)
 		}
@@ -190,7 +190,7 @@ func start(b *bench, ctx context.Context, r *Row) error {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		nothing := time.Since(began)
-		err := b.own(ctx, r.Name, func(s *System) error {
+		err := b.own(ctx, r.Name, func(s *process) error {
 			took, err := s.firstAnswer(ctx, r.Name, incrementMethod, "1")
 			r.Rounds = append(r.Rounds, Round{Measured: millis(took), Yardstick: millis(nothing)})
 			r.Calls++
@@ -204,7 +204,7 @@ func start(b *bench, ctx context.Context, r *Row) error {
 }
 
 // firstAnswer starts the process and calls an object until it answers, and wants this answer.
-func (s *System) firstAnswer(ctx context.Context, name, method, want string) (time.Duration, error) {
+func (s *process) firstAnswer(ctx context.Context, name, method, want string) (time.Duration, error) {
 	began := time.Now()
 	if err := s.start(); err != nil {
 		return 0, err
@@ -226,7 +226,7 @@ func (s *System) firstAnswer(ctx context.Context, name, method, want string) (ti
 
 // restart is the time from the start of the process to its first answer, after a SIGKILL of one that had so many objects.
 func restart(b *bench, ctx context.Context, r *Row) error {
-	return b.own(ctx, r.Name, func(s *System) error {
+	return b.own(ctx, r.Name, func(s *process) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}

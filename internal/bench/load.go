@@ -14,9 +14,9 @@ import (
 
 // runner puts load on something for one round at a time, and checks afterwards that the system has what it answered.
 type runner struct {
-	system *System // nil: not one of ours
+	system *process // nil: not one of ours
 	run    func(ctx context.Context, long time.Duration) (Load, error)
-	check  func(ctx context.Context) (increments int, err error) // of a figure
+	check  func(ctx context.Context) (increments int, err error) // nil: of the pipe, say
 }
 
 // round is run, and what it cost the system.
@@ -45,10 +45,9 @@ type side struct {
 	callers int
 }
 
-// The methods of the objects.
-const valueMethod = "value"
-
-func (s side) ofPipe() bool { return s.method == Echo || s.method == Single || s.method == Joined }
+func (s side) ofPipe() bool {
+	return s.method == pipeEcho || s.method == pipeSingle || s.method == pipeJoined
+}
 
 // names are the objects of a row.
 func names(row string, n int) []string {
@@ -140,7 +139,10 @@ func (b *bench) alternate(ctx context.Context, r *Row, figure, yardstick *runner
 	if err := b.profile(ctx, r, "yardstick", yardstick); err != nil {
 		return err
 	}
-	r.Checked, err = figure.check(ctx)
+	if r.Checked, err = figure.check(ctx); err != nil || yardstick.check == nil {
+		return err
+	}
+	_, err = yardstick.check(ctx)
 	return err
 }
 
@@ -225,5 +227,5 @@ func syncTime(dir string) (time.Duration, error) {
 		took[i] = time.Since(began)
 	}
 	slices.Sort(took)
-	return Percentile(took, 0.5), nil
+	return percentile(took, 0.5), nil
 }

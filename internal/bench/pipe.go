@@ -20,9 +20,9 @@ const pipeSpace wire.Subjects = "pipe"
 
 // What the pipe does with a request is its method.
 const (
-	Echo   = "echo"   // answers at once
-	Single = "single" // one record of each request
-	Joined = "joined" // requests of one object that wait together become one record
+	pipeEcho   = "echo"   // answers at once
+	pipeSingle = "single" // one record of each request
+	pipeJoined = "joined" // requests of one object that wait together become one record
 )
 
 // joinedMax is how many records of one object are in flight, as in the engine.
@@ -155,7 +155,7 @@ func (p *pipe) take(m *nats.Msg) {
 	if !ok {
 		return // the subject has a form that nobody here sends
 	}
-	if method == Echo {
+	if method == pipeEcho {
 		p.answer(m.Reply, nil)
 		return
 	}
@@ -195,7 +195,7 @@ func (pp *pipePart) submit(subject, method string, answer func(error)) {
 		answer(pp.failed)
 		return
 	}
-	if method == Single {
+	if method == pipeSingle {
 		pp.send(subject, pipeRecord{answers: []func(error){answer}})
 		return
 	}

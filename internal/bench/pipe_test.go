@@ -72,7 +72,7 @@ func TestThePipeWritesWhatTheEngineWould(t *testing.T) {
 func TestThePipeStoresWhatItAnswers(t *testing.T) {
 	t.Parallel()
 	const requests = 3 * journal.Window
-	for _, method := range []string{Single, Joined} {
+	for _, method := range []string{pipeSingle, pipeJoined} {
 		t.Run(method, func(t *testing.T) {
 			t.Parallel()
 			p, js := testPipe(t, server(t), nil)
@@ -96,7 +96,7 @@ func TestThePipeStoresWhatItAnswers(t *testing.T) {
 				}
 				records, commits = records+1, commits+len(r.Commits)
 			}
-			if commits != requests || (records == requests) != (method == Single) {
+			if commits != requests || (records == requests) != (method == pipeSingle) {
 				t.Errorf("%d commits in %d records; %d were answered", commits, records, requests)
 			}
 		})
@@ -113,7 +113,7 @@ func TestThePipeWaitsForWhatIsDurable(t *testing.T) {
 		opens <- open
 	})
 	answered := make(chan error, 1)
-	go func() { answered <- p.do(t.Context(), staying, "a", Single) }()
+	go func() { answered <- p.do(t.Context(), staying, "a", pipeSingle) }()
 	open := <-opens
 	select {
 	case err := <-answered:
@@ -134,11 +134,11 @@ func TestAPipeThatIsDisturbedFails(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	err := p.do(ctx, staying, "a", Single)
+	err := p.do(ctx, staying, "a", pipeSingle)
 	if err == nil || !strings.Contains(err.Error(), "refused") || ctx.Err() != nil {
 		t.Errorf("its record was refused, and it answers %v", err)
 	}
-	if again := p.do(ctx, staying, "b", Single); again == nil || ctx.Err() != nil {
+	if again := p.do(ctx, staying, "b", pipeSingle); again == nil || ctx.Err() != nil {
 		t.Errorf("behind a refusal nothing can be stored, and it answers %v", again)
 	}
 }
@@ -152,7 +152,7 @@ func TestCallersAndThePipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	var answered atomic.Int64
-	for _, method := range []string{Echo, Single, Joined} {
+	for _, method := range []string{pipeEcho, pipeSingle, pipeJoined} {
 		answered.Store(0)
 		to := target{body: incrementBody, answered: func(int, []byte) { answered.Add(1) }}
 		for _, name := range names("x", 5) {

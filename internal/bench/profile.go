@@ -35,7 +35,7 @@ func (b *bench) profile(ctx context.Context, r *Row, side string, load *runner) 
 }
 
 // during runs f, and takes a profile meanwhile if profiles are asked for.
-func (b *bench) during(ctx context.Context, r *Row, side, name string, s *System, f func() error) error {
+func (b *bench) during(ctx context.Context, r *Row, side, name string, s *process, f func() error) error {
 	if b.Profile == "" {
 		return f()
 	}
@@ -50,7 +50,7 @@ func (b *bench) during(ctx context.Context, r *Row, side, name string, s *System
 	return err
 }
 
-func (s *System) fetchProfile(ctx context.Context, name, file string) error {
+func (s *process) fetchProfile(ctx context.Context, name, file string) error {
 	url := fmt.Sprintf("http://%s%s%s?seconds=%d", s.Yard, pprofPath, name, profileFor/time.Second)
 	switch name {
 	case "cpu":

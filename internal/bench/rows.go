@@ -12,22 +12,22 @@ func rows(o Options) []row {
 	}
 	list := []row{
 		rate("hot-relaxed", "one hot object, "+callers+", relaxed sync", "pipe, joined", Goal{RatioAbove, 0.6, 0.8},
-			side{sync: relaxed, objects: 1, method: incrementMethod}, side{sync: relaxed, objects: 1, method: Joined}),
+			side{sync: relaxed, objects: 1, method: incrementMethod}, side{sync: relaxed, objects: 1, method: pipeJoined}),
 		rate("many-relaxed", n+", "+callers+", relaxed sync", "pipe", Goal{RatioAbove, 0.5, 0.75},
-			side{sync: relaxed, objects: o.Objects, method: incrementMethod}, side{sync: relaxed, objects: o.Objects, method: Single}),
+			side{sync: relaxed, objects: o.Objects, method: incrementMethod}, side{sync: relaxed, objects: o.Objects, method: pipeSingle}),
 		noteSync(rate("hot-always", "one hot object, "+callers+", sync always", "pipe, joined", Goal{RatioAbove, 0.5, 0.8},
-			side{sync: always, objects: 1, method: incrementMethod}, side{sync: always, objects: 1, method: Joined})),
-		rate("many-always", n+", "+callers+", sync always", "pipe", Goal{RatioAbove, 0.5, 0.75},
-			side{sync: always, objects: o.Objects, method: incrementMethod}, side{sync: always, objects: o.Objects, method: Single}),
+			side{sync: always, objects: 1, method: incrementMethod}, side{sync: always, objects: 1, method: pipeJoined})),
+		rate("many-always", n+", "+callers+", sync always", "pipe", Goal{},
+			side{sync: always, objects: o.Objects, method: incrementMethod}, side{sync: always, objects: o.Objects, method: pipeSingle}),
 		rate("many-always-relaxed", n+", "+callers+", sync always", "the same, relaxed", Goal{RatioAbove, 0.75, 0.9},
 			side{sync: always, objects: o.Objects, method: incrementMethod}, side{sync: relaxed, objects: o.Objects, method: incrementMethod}),
 		rate("reads", "reads of one object, "+callers, "request and reply", Goal{RatioAbove, 0.7, 0.9},
-			side{sync: relaxed, objects: 1, method: valueMethod}, side{sync: relaxed, objects: 1, method: Echo}),
+			side{sync: relaxed, objects: 1, method: valueMethod}, side{sync: relaxed, objects: 1, method: pipeEcho}),
 	}
 	for _, sync := range []string{relaxed, always} {
 		word := syncWord(sync)
 		list = append(list, natsRow(Row{Name: "single-" + word, What: "one caller, one object, p50, sync " + word, Unit: "µs", Against: "pipe", Goal: Goal{BeyondBelow, 30, 15}},
-			side{sync, 1, incrementMethod, 1}, side{sync, 1, Single, 1}, p50))
+			side{sync, 1, incrementMethod, 1}, side{sync, 1, pipeSingle, 1}, p50))
 	}
 	for _, sync := range []string{relaxed, always} {
 		goal := Goal{}

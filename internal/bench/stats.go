@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Percentile is the smallest of the sorted values that at least that share of all is not above (nearest rank); share is
+// percentile is the smallest of the sorted values that at least that share of all is not above (nearest rank); share is
 // from 0 to 1. It is 0 if there are no values.
-func Percentile(sorted []time.Duration, share float64) time.Duration {
+func percentile(sorted []time.Duration, share float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
 	}
@@ -57,5 +57,5 @@ func cpu(l Load) float64 { return micros(l.CPU) / float64(max(l.Calls, 1)) }
 func merge(took time.Duration, latencies [][]time.Duration) Load {
 	all := slices.Concat(latencies...)
 	slices.Sort(all)
-	return Load{Calls: len(all), Took: took, P50: Percentile(all, 0.5), P99: Percentile(all, 0.99)}
+	return Load{Calls: len(all), Took: took, P50: percentile(all, 0.5), P99: percentile(all, 0.99)}
 }

@@ -27,7 +27,7 @@ func TestPercentileIsTheNearestRank(t *testing.T) {
 		{hundred, 0.991, 100},
 		{hundred, 1, 100},
 	} {
-		if got := Percentile(c.of, c.share); got != c.want {
+		if got := percentile(c.of, c.share); got != c.want {
 			t.Errorf("%v of %d values: %d; want %d", c.share, len(c.of), got, c.want)
 		}
 	}

@@ -17,9 +17,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// System is a `perdure dev` in a process of its own, with the yardsticks in it. It ends when its standard input does,
+// process is a `perdure dev` in a process of its own, with the yardsticks in it. It ends when its standard input does,
 // so nothing is left of it even if this process is killed.
-type System struct {
+type process struct {
 	Program string // the binary
 	Dir     string // its data
 	HTTP    string // host:port of the gateway
@@ -37,8 +37,8 @@ type System struct {
 const startTimeout = 2 * time.Minute
 
 // newSystem prepares a system of the bench's binary below a folder. Its ports are free now.
-func newSystem(program, dir string, args ...string) (*System, error) {
-	s := &System{Program: program, Dir: dir, Args: args}
+func newProcess(program, dir string, args ...string) (*process, error) {
+	s := &process{Program: program, Dir: dir, Args: args}
 	for _, port := range []*string{&s.HTTP, &s.NATS, &s.Yard} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -51,7 +51,7 @@ func newSystem(program, dir string, args ...string) (*System, error) {
 }
 
 // start starts the process and returns at once.
-func (s *System) start() error {
+func (s *process) start() error {
 	args := append([]string{"dev", "--data", s.Dir, "--listen", s.HTTP, "--nats-listen", s.NATS, "--yardsticks", s.Yard}, s.Args...)
 	s.cmd = exec.Command(s.Program, args...)
 	s.stderr.Reset()
@@ -68,7 +68,7 @@ func (s *System) start() error {
 }
 
 // begin starts the process, and returns when it and its yardsticks answer.
-func (s *System) begin(ctx context.Context) error {
+func (s *process) begin(ctx context.Context) error {
 	if err := s.start(); err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (s *System) begin(ctx context.Context) error {
 }
 
 // until tries something until it succeeds.
-func (s *System) until(ctx context.Context, try func(ctx context.Context) error) error {
+func (s *process) until(ctx context.Context, try func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
@@ -99,7 +99,7 @@ func (s *System) until(ctx context.Context, try func(ctx context.Context) error)
 }
 
 // kill is SIGKILL, and waits until the process is gone.
-func (s *System) kill() {
+func (s *process) kill() {
 	if s.cmd == nil {
 		return
 	}
@@ -114,7 +114,7 @@ func (s *System) kill() {
 }
 
 // connect opens n connections, which end with the process.
-func (s *System) connect(n int) ([]*nats.Conn, error) {
+func (s *process) connect(n int) ([]*nats.Conn, error) {
 	for len(s.conns) < n {
 		nc, err := nats.Connect("nats://"+s.NATS, nats.Name("perdure bench"), nats.NoReconnect())
 		if err != nil {
@@ -126,11 +126,11 @@ func (s *System) connect(n int) ([]*nats.Conn, error) {
 }
 
 // get reads JSON from an address into out.
-func (s *System) get(ctx context.Context, url string, out any) error {
+func (s *process) get(ctx context.Context, url string, out any) error {
 	return s.exchange(ctx, http.MethodGet, url, nil, out)
 }
 
-func (s *System) exchange(ctx context.Context, method, url string, in, out any) error {
+func (s *process) exchange(ctx context.Context, method, url string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -156,17 +156,17 @@ func (s *System) exchange(ctx context.Context, method, url string, in, out any) 
 	return json.Unmarshal(answer, out)
 }
 
-func (s *System) memory(ctx context.Context) (m Memory, err error) {
+func (s *process) memory(ctx context.Context) (m memoryUse, err error) {
 	return m, s.get(ctx, "http://"+s.Yard+memoryPath, &m)
 }
 
 // cpu is how much processor time the process has taken.
-func (s *System) cpu(ctx context.Context) (took time.Duration, err error) {
+func (s *process) cpu(ctx context.Context) (took time.Duration, err error) {
 	return took, s.get(ctx, "http://"+s.Yard+cpuPath, &took)
 }
 
 // resident is how much memory the system counts for the process, in bytes.
-func (s *System) resident() (int64, error) {
+func (s *process) resident() (int64, error) {
 	raw, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(s.cmd.Process.Pid), "statm"))
 	if err != nil {
 		return 0, err
