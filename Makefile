@@ -12,7 +12,7 @@ TIMEOUT := 10m
 COUNT := 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run test race bench lint fmt check
+.PHONY: help run test race bench gobench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ test: ## vet and test everything, with the race detector where there is a C comp
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
 
+bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes
+	go run ./cmd/perdure bench $(ARGS)
+
 # Only packages that have benchmarks, so that the others are not built for nothing.
-bench: ## run the benchmarks, with allocations
+gobench: ## the Go benchmarks of each step, with allocations
 	@packages=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
 	if [ -z "$$packages" ]; then echo "no benchmarks"; exit 0; fi; \
 	go test -run='^$$' -bench=. -benchmem $$packages

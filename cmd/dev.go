@@ -29,9 +29,9 @@ import (
 
 // devFlags are what `perdure dev` takes.
 type devFlags struct {
-	listen, natsListen, data, sync, logLevel, logFormat string
-	partitions, memoryMB                                int
-	reserveMin                                          uint64
+	listen, natsListen, data, sync, logLevel, logFormat, yardsticks string
+	partitions, memoryMB                                            int
+	reserveMin                                                      uint64
 }
 
 func (a *app) dev() *cobra.Command {
@@ -62,6 +62,8 @@ cut at most about that much.`,
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json; default: text on a terminal")
 	flags.Uint64Var(&f.reserveMin, "reserve-min", reserveBytesMin, "bytes of disk that are kept free at least")
 	_ = flags.MarkHidden("reserve-min") // for tests; it was just defined
+	flags.StringVar(&f.yardsticks, "yardsticks", "", "where the yardsticks of `perdure bench` listen for HTTP")
+	_ = flags.MarkHidden("yardsticks") // for bench
 	return c
 }
 
@@ -105,6 +107,7 @@ type dev struct {
 	failed  chan error    // what ends the worker from below: the disk, or the snapshot store
 	http    net.Listener
 	cut     *blocksync.Cut
+	yard    net.Listener // of the yardsticks; nil without
 	server  *embed.Server
 	syncer  *blocksync.Syncer
 	kept    jetstream.Namespace
@@ -131,6 +134,12 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 		return err
 	}
 	defer d.http.Close()
+	ctx := c.Context()
+	if f.yardsticks != "" {
+		if ctx, err = a.measured(ctx, d); err != nil {
+			return err
+		}
+	}
 	lock, err := lockFolder(f.data)
 	if err != nil {
 		return err
@@ -140,7 +149,7 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 	if err := d.startServer(serverSyncInterval); err != nil {
 		return err
 	}
-	return d.run(c.Context(), func() { d.banner(a.err) })
+	return d.run(ctx, func() { d.banner(a.err) })
 }
 
 func listen(address string) (net.Listener, error) {
@@ -198,7 +207,7 @@ func (d *dev) fail(err error) {
 }
 
 func (d *dev) openNamespace(ctx context.Context) error {
-	s, err := d.dial(ctx)
+	s, err := d.dial(ctx, d.ns)
 	if err != nil {
 		return err
 	}
@@ -207,14 +216,14 @@ func (d *dev) openNamespace(ctx context.Context) error {
 	return err
 }
 
-func (d *dev) dial(ctx context.Context) (*jetstream.Session, error) {
-	return jetstream.Dial(ctx, jetstream.Config{Options: []nats.Option{d.server.InProcess()}, Namespace: d.ns, Name: "perdure worker", Log: d.log})
+func (d *dev) dial(ctx context.Context, ns wire.Subjects) (*jetstream.Session, error) {
+	return jetstream.Dial(ctx, jetstream.Config{Options: []nats.Option{d.server.InProcess()}, Namespace: ns, Name: "perdure worker", Log: d.log})
 }
 
 func (d *dev) config(id string) engine.Config {
 	c := engine.Config{
 		ID: id, Namespace: d.ns, Partitions: d.kept.Partitions, Store: d.store, Classes: d.classes,
-		Connect: func(ctx context.Context) (journal.Session, error) { return d.dial(ctx) },
+		Connect: func(ctx context.Context) (journal.Session, error) { return d.dial(ctx, d.ns) },
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
 			return natsbus.Listen(js.(*jetstream.Session).Conn(), d.ns, p, d.kept.Partitions, d.log, serve)
 		},
@@ -256,6 +265,9 @@ func (d *dev) serve(ctx context.Context, ready func()) error {
 	wg.Go(func() { broken = d.worker.Run(working); end(cmp.Or(broken, errWorkerEnded)) })
 	wg.Go(func() { d.announce(serving, ready) })
 	wg.Go(func() { d.watch(serving) })
+	if d.yard != nil {
+		wg.Go(func() { end(d.serveYardsticks(serving)) })
+	}
 	<-serving.Done()
 	gate.Wait() // the worker outlives it: requests that are under way get their answers
 	stopWorker()

@@ -57,7 +57,7 @@ func (d *dev) startSync(ctx context.Context) (err error) {
 // noteCut tells of a power cut, and makes the witnesses know what was acknowledged before it.
 func (d *dev) noteCut(ctx context.Context) error {
 	d.log.Warn("the machine went down since the last start, without a clean stop", "sync", d.flags.sync, "put aside", d.cut.Aside)
-	s, err := d.dial(ctx)
+	s, err := d.dial(ctx, d.ns)
 	if err != nil {
 		return err
 	}

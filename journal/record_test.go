@@ -216,6 +216,26 @@ func BenchmarkAppendRecord(b *testing.B) {
 	}
 }
 
+func BenchmarkAppendCommit(b *testing.B) {
+	for name, r := range golden() {
+		b.Run(name, func(b *testing.B) {
+			var buf []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				buf = AppendCommit(buf[:0], &r.Commits[0])
+			}
+		})
+	}
+}
+
+func BenchmarkHashOf(b *testing.B) {
+	data := encode(golden()["first"])
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		_ = HashOf(data)
+	}
+}
+
 func BenchmarkDecodeRecord(b *testing.B) {
 	data := encode(golden()["first"])
 	b.ReportAllocs()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
 )
 
 func TestRequestArrivesAsItWasSent(t *testing.T) {
@@ -228,6 +230,31 @@ func TestEngineClientRepeatsUnderTheSameNumberUntilThereIsAnOwner(t *testing.T) 
 	defer mu.Unlock()
 	if err != nil || string(reply.Body) != "1" || tries != 3 || len(numbers) != 2 || numbers[0] != numbers[1] {
 		t.Errorf("got %s, %v after %d tries as %q", reply.Body, err, tries, numbers)
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	c := &Client{ns: wire.DefaultNamespace}
+	for name, session := range map[string]*engine.SessionNumber{"bare": nil, "session": {Sender: sender, N: 12, M: 9}} {
+		b.Run(name, func(b *testing.B) {
+			r := engine.Request{Class: "counter", Name: "cart-99", Method: "increment", Body: []byte("1"), Deadline: untilTime, Session: session}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.encode(&r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkAnswer is an answer on its way into a connection that nobody listens to.
+func BenchmarkAnswer(b *testing.B) {
+	a := &answers{nc: connect(b), ns: wire.DefaultNamespace, log: slog.New(slog.DiscardHandler)}
+	reply := engine.Reply{Body: []byte("12345"), Version: 12345}
+	b.ReportAllocs()
+	for b.Loop() {
+		a.send("_INBOX.nobody.1", reply)
 	}
 }
 

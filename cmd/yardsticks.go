@@ -1,0 +1,34 @@
+package cmd
+
+import (
+	"context"
+	"io"
+	"net"
+
+	"github.com/perdure/perdure/internal/bench"
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal/jetstream"
+)
+
+// measured makes this process the system of a `perdure bench`: it serves the yardsticks beside the objects, and ends with
+// whoever started it, when standard input does.
+func (a *app) measured(ctx context.Context, d *dev) (context.Context, error) {
+	var err error
+	if d.yard, err = net.Listen("tcp", d.flags.yardsticks); err != nil {
+		return ctx, err
+	}
+	d.classes = append(bench.Classes(), d.classes...)
+	ctx, end := context.WithCancel(ctx)
+	go func() { // a read cannot be ended; it ends with the process
+		_, _ = io.Copy(io.Discard, a.in)
+		end()
+	}()
+	return ctx, nil
+}
+
+func (d *dev) serveYardsticks(ctx context.Context) error {
+	return bench.Serve(ctx, bench.Host{Listen: d.yard, Partitions: d.kept.Partitions, Worker: d.worker, Durable: d.config("").Durable,
+		Dial: func(ctx context.Context, ns string) (*jetstream.Session, error) {
+			return d.dial(ctx, wire.Subjects(ns))
+		}})
+}

@@ -1,0 +1,177 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// process is a `perdure dev` in a process of its own, with the yardsticks in it. It ends when its standard input does,
+// so nothing is left of it even if this process is killed.
+type process struct {
+	Program string // the binary
+	Dir     string // its data
+	HTTP    string // host:port of the gateway
+	NATS    string
+	Yard    string // host:port of the yardsticks
+	Args    []string
+
+	cmd     *exec.Cmd
+	stdin   io.Closer
+	stderr  bytes.Buffer // read when the process has ended
+	conns   []*nats.Conn
+	callers *callers // over conns
+}
+
+const startTimeout = 2 * time.Minute
+
+// newSystem prepares a system of the bench's binary below a folder. Its ports are free now.
+func newProcess(program, dir string, args ...string) (*process, error) {
+	s := &process{Program: program, Dir: dir, Args: args}
+	for _, port := range []*string{&s.HTTP, &s.NATS, &s.Yard} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // when all are found, so that they differ
+		*port = l.Addr().String()
+	}
+	return s, nil
+}
+
+// start starts the process and returns at once.
+func (s *process) start() error {
+	args := append([]string{"dev", "--data", s.Dir, "--listen", s.HTTP, "--nats-listen", s.NATS, "--yardsticks", s.Yard}, s.Args...)
+	s.cmd = exec.Command(s.Program, args...)
+	s.stderr.Reset()
+	s.cmd.Stderr = &s.stderr
+	var err error
+	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		s.cmd = nil
+		return fmt.Errorf("start the system: %w", err)
+	}
+	return nil
+}
+
+// begin starts the process, and returns when it and its yardsticks answer.
+func (s *process) begin(ctx context.Context) error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	if err := s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.HTTP+"/readyz", nil) }); err != nil {
+		return err
+	}
+	return s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.Yard+pipePath, nil) })
+}
+
+// until tries something until it succeeds.
+func (s *process) until(ctx context.Context, try func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.kill()
+			return fmt.Errorf("the system does not answer: %w\n%s", err, s.stderr.String())
+		}
+	}
+}
+
+// kill is SIGKILL, and waits until the process is gone.
+func (s *process) kill() {
+	if s.cmd == nil {
+		return
+	}
+	for _, nc := range s.conns {
+		nc.Close()
+	}
+	s.conns, s.callers = nil, nil
+	_ = s.cmd.Process.Kill() // it may have ended by itself
+	_ = s.cmd.Wait()
+	_ = s.stdin.Close()
+	s.cmd = nil
+}
+
+// connect opens n connections, which end with the process.
+func (s *process) connect(n int) ([]*nats.Conn, error) {
+	for len(s.conns) < n {
+		nc, err := nats.Connect("nats://"+s.NATS, nats.Name("perdure bench"), nats.NoReconnect())
+		if err != nil {
+			return nil, fmt.Errorf("connect to the system: %w", err)
+		}
+		s.conns = append(s.conns, nc)
+	}
+	return s.conns[:n], nil
+}
+
+// get reads JSON from an address into out.
+func (s *process) get(ctx context.Context, url string, out any) error {
+	return s.exchange(ctx, http.MethodGet, url, nil, out)
+}
+
+func (s *process) exchange(ctx context.Context, method, url string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode != http.StatusOK:
+		return errors.New(resp.Status + ": " + string(answer))
+	case out == nil:
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+func (s *process) memory(ctx context.Context) (m memoryUse, err error) {
+	return m, s.get(ctx, "http://"+s.Yard+memoryPath, &m)
+}
+
+// cpu is how much processor time the process has taken.
+func (s *process) cpu(ctx context.Context) (took time.Duration, err error) {
+	return took, s.get(ctx, "http://"+s.Yard+cpuPath, &took)
+}
+
+// resident is how much memory the system counts for the process, in bytes.
+func (s *process) resident() (int64, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(s.cmd.Process.Pid), "statm"))
+	if err != nil {
+		return 0, err
+	}
+	var size, pages int64
+	_, err = fmt.Sscan(string(raw), &size, &pages)
+	return pages * int64(os.Getpagesize()), err
+}
