@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/perdure/perdure/internal/wire"
 )
@@ -209,16 +210,35 @@ func decodeArgument(in []byte, into any) error {
 	if len(in) == 0 {
 		return nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(in))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return err
+	d := decoders.Get().(*argumentDecoder)
+	d.in.Reset(in)
+	if err := d.dec.Decode(into); err != nil {
+		return err // and the decoder keeps it, so it is not used again
 	}
-	if _, err := dec.Token(); err != io.EOF {
+	if _, err := d.dec.Token(); err != io.EOF {
 		return errors.New("there is more behind the JSON value")
+	}
+	if d.in.Reset(nil); len(in) <= decoderKeepMax {
+		decoders.Put(d)
 	}
 	return nil
 }
+
+// argumentDecoder decodes one argument after the other. A decoder that has read all of its input, and no error, is as new.
+type argumentDecoder struct {
+	in  bytes.Reader
+	dec *json.Decoder
+}
+
+var decoders = sync.Pool{New: func() any {
+	d := new(argumentDecoder)
+	d.dec = json.NewDecoder(&d.in)
+	d.dec.DisallowUnknownFields()
+	return d
+}}
+
+// decoderKeepMax is the largest argument after which a decoder is used again: it keeps a buffer of that size.
+const decoderKeepMax = 16 << 10
 
 type upcast[Old, T any] struct{ f func(Old) Event[T] }
 

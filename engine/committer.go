@@ -185,7 +185,7 @@ func (c *committer) sendBatch(b *batch) error {
 func (c *committer) reserve(messages, bytes int, s sent) journal.Seq {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.at = c.ep.w.clock.Boot()
+	s.at = c.ep.w.awake()
 	return c.win.send(messages, bytes, s)
 }
 
@@ -239,7 +239,7 @@ func (c *committer) overdue() bool {
 	if c.win.told == len(c.win.flights) {
 		return false
 	}
-	return c.ep.w.clock.Boot()-c.win.flights[c.win.told].what.at > c.ep.w.cfg.AckTimeout
+	return c.ep.w.awake()-c.win.flights[c.win.told].what.at > c.ep.w.cfg.AckTimeout
 }
 
 // close ends the committer with its epoch. The objects tell their callers.

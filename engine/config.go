@@ -56,7 +56,7 @@ type Config struct {
 // Clock is where time comes from. Safe for concurrent use.
 type Clock interface {
 	Now() time.Time      // of the day; what turns see
-	Boot() time.Duration // for durations; it goes on while the machine sleeps
+	Boot() time.Duration // for leases; it goes on while the machine sleeps
 }
 
 // Observer is told what happens. Nil functions are not called; the others are called from many goroutines and must be

@@ -67,7 +67,7 @@ func (w *Worker) route(ctx context.Context, r *Request, reply func(Reply, error)
 	if ep == nil {
 		return unavailable(fmt.Errorf("partition %d is not owned", p))
 	}
-	return ep.submit(c, r.Name, token, &task{req: r, ctx: ctx, at: w.clock.Boot(), reply: reply})
+	return ep.submit(c, r.Name, token, &task{req: r, ctx: ctx, at: w.awake(), reply: reply})
 }
 
 // check tells what is wrong with a request, and fills in what it leaves open.

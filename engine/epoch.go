@@ -72,7 +72,7 @@ func (ep *epoch) object(c *class, name, token string) (*object, error) {
 	}
 	o := ep.objects[id]
 	if o == nil {
-		o = &object{ep: ep, class: c, name: name, token: token, id: id, idleSince: ep.w.clock.Boot()}
+		o = &object{ep: ep, class: c, name: name, token: token, id: id, idleSince: ep.w.awake()}
 		ep.objects[id] = o
 	}
 	return o, nil
@@ -202,7 +202,7 @@ func (ep *epoch) sweep() {
 		}
 	}
 	ep.mu.Unlock()
-	now, over := ep.w.clock.Boot(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
+	now, over := ep.w.awake(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
 	if over > 0 {
 		slices.SortFunc(idle, func(a, b candidate) int { return cmp.Compare(a.since, b.since) })
 		over += ep.w.cfg.MemoryBytes / 10
@@ -230,10 +230,10 @@ const evictingMax = 64
 
 // drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
 func (ep *epoch) drain() {
-	deadline := ep.w.clock.Boot() + drainFor
+	deadline := ep.w.awake() + drainFor
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
-	for !ep.finished() && !ep.over.Load() && ep.w.clock.Boot() < deadline {
+	for !ep.finished() && !ep.over.Load() && ep.w.awake() < deadline {
 		select {
 		case <-tick.C:
 		case <-ep.done:

@@ -84,7 +84,7 @@ type waiter struct {
 type task struct {
 	req   *Request
 	ctx   context.Context // of a caller in this process
-	at    time.Duration   // when it came, on the clock for durations
+	at    time.Duration   // when it came, by Worker.awake
 	reply func(Reply, error)
 	bytes int // what it counts for while it waits
 }
@@ -150,7 +150,7 @@ func (o *object) start() {
 	}
 	o.running = true
 	run := o.run
-	o.ep.w.running.Go(func() { o.loop(run) })
+	o.ep.w.spawn(func() { o.loop(run) })
 }
 
 // loop runs what waits, and ends when nothing does, or when the turn that it ran was given up and another loop took over.
@@ -191,13 +191,13 @@ func (o *object) take(run int) (func(), *task) {
 		return nil, t
 	}
 	o.running = false
-	o.idleSince = o.ep.w.clock.Boot()
+	o.idleSince = o.ep.w.awake()
 	return nil, nil
 }
 
 // serve runs one request and tells whether this goroutine still runs the object.
 func (o *object) serve(run int, tk *task) bool {
-	began := o.ep.w.clock.Boot()
+	began := o.ep.w.awake()
 	if waited := began - tk.at; waited > o.class.Limits.QueueAge {
 		o.refuse(tk, Errorf(Overloaded, "the request waited %v for this object; at most %v", waited.Round(time.Millisecond), o.class.Limits.QueueAge).RetryIn(time.Second))
 		return true
@@ -249,7 +249,7 @@ func (o *object) serve(run int, tk *task) bool {
 		o.answer(tk, o.state.version, reply, false)
 	}
 	o.weigh()
-	o.ep.w.observeTurn(o.class, tk.req, err, began-tk.at, o.ep.w.clock.Boot()-began)
+	o.ep.w.observeTurn(o.class, tk.req, err, began-tk.at, o.ep.w.awake()-began)
 	return true
 }
 
@@ -290,7 +290,7 @@ func (o *object) watch() {
 		o.mu.Unlock()
 		return
 	}
-	if left := limit - (o.ep.w.clock.Boot() - o.turnSince); left > 0 {
+	if left := limit - (o.ep.w.awake() - o.turnSince); left > 0 {
 		o.watched = time.AfterFunc(left, o.watch)
 		o.mu.Unlock()
 		return

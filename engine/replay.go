@@ -350,7 +350,7 @@ func (o *object) wake(run int, tk *task) error {
 	if o.act != nil {
 		return nil
 	}
-	now := o.ep.w.clock.Boot()
+	now := o.ep.w.awake()
 	if o.broken != nil && now < o.retryAt {
 		return o.broken
 	}
@@ -383,7 +383,7 @@ func (o *object) wakeError(err error) error {
 }
 
 func (o *object) rouse(run int, tk *task) error {
-	began := o.ep.w.clock.Boot()
+	began := o.ep.w.awake()
 	if o.state == nil {
 		// No limit of time: a long journal takes long. Each question to the log has its own, and all end with the epoch.
 		r, err := o.ep.replay(o.ep.ctx, newState(o.ep.w.store, o.id, o.class), o.token, o.ep.w.store, true)
@@ -395,7 +395,7 @@ func (o *object) rouse(run int, tk *task) error {
 		o.fresh, o.subject = true, r.subject
 		o.mu.Unlock()
 		o.state, o.act = r.state, r.act
-		o.ep.w.observeWake(o.class, o.ep.w.clock.Boot()-began)
+		o.ep.w.observeWake(o.class, o.ep.w.awake()-began)
 	} else {
 		act, err := o.state.activate()
 		if err != nil {

@@ -246,7 +246,7 @@ func wakeUp(o *object, act Activation, run int, tk *task) error {
 	req := &Request{Method: "OnWake", ID: tk.req.ID, Session: tk.req.Session, made: tk.req.made, read: true}
 	t := &turn{o: o, act: act, req: req, now: o.now(), version: o.state.version,
 		ctx: newTurnContext(tk.ctx, time.Now().Add(o.class.Limits.Turn))}
-	o.arm(t, tk, o.ep.w.clock.Boot())
+	o.arm(t, tk, o.ep.w.awake())
 	err := t.wake(h)
 	if !o.finish(run, t) {
 		return errGivenUp

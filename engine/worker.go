@@ -32,7 +32,10 @@ type Worker struct {
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	index  index
 
+	born    time.Time
 	running sync.WaitGroup // all that epochs have started
+	resting chan func()    // takes work for a goroutine that has none
+	rested  atomic.Int64   // how many wait for it
 
 	life  context.Context // ends when Run is to end, with the reason as its cause
 	kill  context.CancelCauseFunc
@@ -58,7 +61,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{},
-		ended: make(chan struct{})}
+		born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
 	w.index.complete = make([]atomic.Bool, cfg.Partitions)
 	w.client = NewClient(w)
 	w.life, w.kill = context.WithCancelCause(context.Background())
@@ -82,7 +85,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer w.leave()
 	w.running.Go(func() { w.checkDisk(life) })
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
-		began := w.clock.Boot()
+		began := w.awake()
 		err := w.session(life)
 		cause := context.Cause(life)
 		switch {
@@ -92,12 +95,47 @@ func (w *Worker) Run(ctx context.Context) error {
 			return cause
 		}
 		w.log.Warn("session over", "err", err)
-		if w.clock.Boot()-began > lastBackoff {
+		if w.awake()-began > lastBackoff {
 			backoff = firstBackoff
 		}
 		_ = sleep(life, jitter(backoff)) // its end is seen above
 	}
 }
+
+// awake is how long the worker has been awake: for durations within it, such as how long a request waits. The lease needs
+// a clock that also goes on while the machine sleeps, and that one costs a system call.
+func (w *Worker) awake() time.Duration { return time.Since(w.born) }
+
+// spawn runs f in a goroutine of its own: one that has just ended its work, if there is one, since its stack has the size
+// that turns need.
+func (w *Worker) spawn(f func()) {
+	select {
+	case w.resting <- f:
+	default:
+		w.running.Go(func() { w.work(f) })
+	}
+}
+
+// work runs f, and what is given to it then, until too many rest.
+func (w *Worker) work(f func()) {
+	for {
+		f()
+		if w.rested.Add(1) > restingMax {
+			w.rested.Add(-1)
+			return
+		}
+		select {
+		case f = <-w.resting:
+			w.rested.Add(-1)
+		case <-w.life.Done():
+			w.rested.Add(-1)
+			return
+		}
+	}
+}
+
+// restingMax is how many goroutines wait for work.
+const restingMax = 64
 
 // leave waits for all that still runs: what replays or writes ends with its epoch. A method that does not end with its
 // context is left behind; it can reach neither the state of its object nor the journal any more.
@@ -147,10 +185,10 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 		ep, err := s.begin(ctx, p)
 		if err == nil {
 			w.settled(p)
-			began := w.clock.Boot()
+			began := w.awake()
 			w.log.Info("epoch begins", "partition", p, "epoch", ep.id.Number, "seq", ep.seq)
 			err = w.serve(ctx, ep)
-			if w.clock.Boot()-began > lastBackoff {
+			if w.awake()-began > lastBackoff {
 				backoff = firstBackoff
 			}
 		} else if back, ok := errors.AsType[*WentBackError](err); ok {
