@@ -226,7 +226,7 @@ func (d *dev) serve(ctx context.Context, failed <-chan error, ready func()) erro
 		return fmt.Errorf("connect the admin service: %w", err)
 	}
 	defer admin.Close()
-	stop, err := natsbus.ServeAdmin(admin, d.ns, d.worker, func() any { return d.worker.Status() }, d.log)
+	stop, err := natsbus.ServeAdmin(admin, d.ns, d.worker, func() any { return d.report() }, d.log)
 	if err != nil {
 		return err
 	}
