@@ -218,13 +218,12 @@ func noJournal(err error) []Finding {
 }
 
 func checkReplicas(f *Facts) (list []Finding) {
-	n := f.Journal.Namespace.Replicas
-	switch {
-	case f.Journal.Err != nil:
+	if f.Journal.Err != nil {
 		return nil // said already
-	case n > 1 || f.Server.Cluster == "":
-	default:
-		return one(Warn, "make the namespace with 3 replicas, and move the objects", "the servers are the cluster %q and each stream is on one of them: with it, it is lost", f.Server.Cluster)
+	}
+	n := f.Journal.Namespace.Replicas
+	if n == 1 && f.Server.Cluster != "" {
+		return one(Warn, "use a namespace that is made with 3 replicas", "the servers are the cluster %q and each stream is on one of them: if that is lost, so is the stream", f.Server.Cluster)
 	}
 	for _, s := range f.Journal.Streams {
 		if s.Info == nil || s.Info.Cluster == nil {
@@ -291,7 +290,9 @@ func checkWorker(f *Facts) (list []Finding) {
 	}
 	for _, p := range r.Owned {
 		switch {
-		case p.Alarm != "": // said under journal, unless its witness is the worker's own memory
+		case f.lost(p.Partition): // said under journal
+			list = append(list, said(Bad, "as under journal", "partition %d is not served, since its journal went back", p.Partition))
+		case p.Alarm != "":
 			list = append(list, said(Bad, fmt.Sprintf("restore a better copy of its stream, or perdure accept-journal %d", p.Partition), "partition %d: %s", p.Partition, p.Alarm))
 		case !p.Owned:
 			list = append(list, said(Bad, "see what the worker logs", "partition %d is not owned: its objects are not served", p.Partition))
@@ -304,6 +305,11 @@ func checkWorker(f *Facts) (list []Finding) {
 		return fine("worker %s owns all %d partitions", r.ID, r.Partitions)
 	}
 	return list
+}
+
+// lost tells whether a witness knows more of a partition than its stream has.
+func (f *Facts) lost(partition int) bool {
+	return slices.ContainsFunc(f.Journal.Owners, func(o engine.Ownership) bool { return o.Partition == partition && o.Loss != nil })
 }
 
 func checkMapping(f *Facts) []Finding {

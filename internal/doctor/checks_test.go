@@ -121,6 +121,10 @@ var ill = []struct {
 	{"worker", Unseen, "cannot be seen", func(f *Facts) { f.Worker = Worker{Err: engine.Errorf(engine.Unavailable, "no answer")} }},
 	{"worker", Bad, "partition 1 is not owned", func(f *Facts) { f.Worker.Report.Owned[1].Owned = false }},
 	{"worker", Bad, "partition 1: journal went back", func(f *Facts) { f.Worker.Report.Owned[1].Alarm = "journal went back" }},
+	{"worker", Bad, "partition 1 is not served", func(f *Facts) {
+		f.Worker.Report.Owned[1].Alarm = "journal went back: long"
+		f.Journal.Owners[1].Loss = &engine.Loss{Partition: 1, Stream: "objects-1", Why: "journal went back"}
+	}},
 	{"worker", Bad, "commits are refused: 5 MiB", func(f *Facts) { f.Worker.Report.DiskFull = "5 MiB of disk are free" }},
 	{"mapping", Bad, "no responders", func(f *Facts) { f.Mapping.Slot = -1 }},
 	{"mapping", Warn, "to slot 3 and not 7", func(f *Facts) { f.Mapping.Slot = 3 }},

@@ -68,26 +68,26 @@ func ExamineFolder(f Folder) []Finding { return named("folder", checkFolder(f)) 
 const syncWarn = 5 * time.Millisecond
 
 func checkFolder(f Folder) (list []Finding) {
-	bad := func(s Status, fix, what string, args ...any) { list = append(list, said(s, fix, what, args...)) }
+	add := func(s Status, fix, what string, args ...any) { list = append(list, said(s, fix, what, args...)) }
 	switch f.Filesystem {
 	case "tmpfs", "ramfs":
-		bad(Bad, "choose a folder on a disk with --data", "%s is in memory (%s): the journal is gone when the machine restarts", f.Path, f.Filesystem)
+		add(Bad, "choose a folder on a disk with --data", "%s is in memory (%s): the journal is gone when the machine restarts", f.Path, f.Filesystem)
 	case "nfs", "smb", "9p":
-		bad(Bad, "choose a folder on a local disk with --data", "%s is on a network (%s): its lock does not prove that a former process is gone", f.Path, f.Filesystem)
+		add(Bad, "choose a folder on a local disk with --data", "%s is on a network (%s): its lock does not prove that a former process is gone", f.Path, f.Filesystem)
 	case "overlay":
-		bad(Warn, "mount a volume, and choose it with --data", "%s is in the container's own layer: the journal is gone with the container", f.Path)
+		add(Warn, "mount a volume, and choose it with --data", "%s is in the container's own layer: the journal is gone with the container", f.Path)
 	}
 	switch disk := fmt.Sprintf("%s are free of %s, and %s are kept as a reserve", size(f.Free), size(f.Total), size(f.Reserve)); {
 	case f.Free < f.Reserve:
-		bad(Bad, "make room", "%s: commits are refused", disk)
+		add(Bad, "make room", "%s: commits are refused", disk)
 	case f.Free < 2*f.Reserve:
-		bad(Warn, "make room", "%s: below it commits are refused", disk)
+		add(Warn, "make room", "%s: below it commits are refused", disk)
 	}
 	for _, dir := range f.SetAside {
-		bad(Warn, "remove it, if nobody wants to know why", "%s was damaged and set aside; it takes room", filepath.Base(dir))
+		add(Warn, "remove it, if nobody wants to know why", "%s was damaged and set aside; it takes room", filepath.Base(dir))
 	}
 	if f.Sync > syncWarn {
-		bad(Warn, "use a disk with a write cache that survives a power cut, or --sync 100ms", "a sync to disk takes %v: a single caller waits as long for each answer", short(f.Sync))
+		add(Warn, "use a disk with a write cache that survives a power cut, or --sync 100ms", "a sync to disk takes %v: a single caller waits as long for each answer", short(f.Sync))
 	}
 	if len(list) > 0 {
 		return list
