@@ -11,8 +11,11 @@ TIMEOUT := 10m
 # How often `make race` repeats the tests.
 COUNT := 5
 
+# How long `make soak` churns.
+FOR := 3m
+
 .DEFAULT_GOAL := help
-.PHONY: help run test race bench lint fmt check
+.PHONY: help run test race soak bench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +30,9 @@ test: ## vet and test everything, with the race detector where there is a C comp
 
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
+
+soak: ## churn over a million names for a while (FOR=3m), print what it takes, and hold that against bounds
+	SOAK=$(FOR) go test -count=1 -v -timeout 0 -run '^TestSoak$$' ./cmd
 
 # Only packages that have benchmarks, so that the others are not built for nothing.
 bench: ## run the benchmarks, with allocations
