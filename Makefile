@@ -11,8 +11,11 @@ TIMEOUT := 10m
 # How often `make race` repeats the tests.
 COUNT := 5
 
+# How long `make soak` churns.
+FOR := 3m
+
 .DEFAULT_GOAL := help
-.PHONY: help run test race bench gobench lint fmt check
+.PHONY: help run test race soak bench gobench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +33,9 @@ race: ## look for flaky tests: shuffled, COUNT times (5), under the race detecto
 
 bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes
 	go run ./cmd/perdure bench $(ARGS)
+
+soak: ## churn over a million names for a while (FOR=3m), print what it takes, and hold that against bounds
+	SOAK=$(FOR) go test -count=1 -v -timeout 0 -run '^TestSoak$$' ./cmd
 
 # Only packages that have benchmarks, so that the others are not built for nothing.
 gobench: ## the Go benchmarks of each step, with allocations

@@ -128,11 +128,17 @@ func (p *process) end(sig syscall.Signal) (string, error) {
 // said is what the process wrote to standard error. A race in it fails the test, however it ended.
 func (p *process) said() string {
 	text := p.stderr.String()
-	if strings.Contains(text, "DATA RACE") {
-		p.t.Errorf("the program has a race:\n%s", text)
+	for _, report := range strings.Split(text, "WARNING: DATA RACE")[1:] {
+		if !strings.Contains(report, knownRace) {
+			p.t.Errorf("the program has a race:\n%s", text)
+		}
 	}
 	return text
 }
+
+// knownRace is nats-server's own (2.15.2): with a short sync interval the timer of a stream that is being recovered may
+// fire before the field that holds it is written. At worst there are two timers for a while.
+const knownRace = "server.(*fileStore).setSyncTimer()"
 
 // wait returns what a process that ends by itself wrote to standard error, and its exit code.
 func (p *process) wait() (string, int) {

@@ -246,7 +246,7 @@ func (d *dev) serve(ctx context.Context, ready func()) error {
 		return fmt.Errorf("connect the admin service: %w", err)
 	}
 	defer admin.Close()
-	stop, err := natsbus.ServeAdmin(admin, d.ns, d.worker, func() any { return d.worker.Status() }, d.log)
+	stop, err := natsbus.ServeAdmin(admin, d.ns, d.worker, func() any { return d.report() }, d.log)
 	if err != nil {
 		return err
 	}

@@ -230,6 +230,9 @@ func TestAJournalThatWentBackIsAccepted(t *testing.T) {
 	if status, _, body, _ := p.send(t.Context(), "GET", "/readyz", ""); status != 503 || !strings.Contains(body, "journal went back") {
 		t.Errorf("%d %s", status, body)
 	}
+	if out, stderr, code := p.run("doctor"); code != 1 || !strings.Contains(out, "journal\tbad\tjournal went back") || !strings.Contains(out, "perdure accept-journal 0") {
+		t.Errorf("%d %s %s", code, out, stderr)
+	}
 	if _, stderr, code := p.run("accept-journal", "0"); code != 1 || !strings.Contains(stderr, "sequences are lost") || !strings.Contains(stderr, "--yes") {
 		t.Errorf("%d %s", code, stderr)
 	}

@@ -78,8 +78,11 @@ func mayWrite(dir string, reserveMin uint64) error {
 	if err != nil {
 		return nil // not knowing is no reason to stop; a full disk will say so
 	}
-	if reserve := max(total/100*reservePercent, reserveMin); free < reserve {
+	if reserve := reserveOf(total, reserveMin); free < reserve {
 		return fmt.Errorf("%d MiB of disk are free, and %d MiB are kept as a reserve", free>>20, reserve>>20)
 	}
 	return nil
 }
+
+// reserveOf is how many bytes of a disk of so many are kept free.
+func reserveOf(total, reserveMin uint64) uint64 { return max(total/100*reservePercent, reserveMin) }

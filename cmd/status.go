@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/doctor"
 	"github.com/perdure/perdure/internal/natsbus"
 )
 
@@ -20,7 +20,7 @@ func (a *app) status() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				var s engine.Status
+				var s doctor.Report
 				if err := json.Unmarshal(raw, &s); err != nil {
 					return fmt.Errorf("status: %w", err)
 				}

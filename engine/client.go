@@ -19,6 +19,7 @@ type Client struct {
 	t      Transport
 	sender string
 	now    func() time.Time // as the objects see it, for deadlines
+	answer time.Duration    // how long the first try waits for its answer; 0: until the deadline
 
 	mu      sync.Mutex
 	n       uint64
@@ -43,9 +44,9 @@ const outstandingMax = unansweredMax - 24
 func NewClient(t Transport) *Client {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
-	c := &Client{t: t, sender: hex.EncodeToString(b[:]), now: time.Now, objects: map[string]*outstanding{}}
+	c := &Client{t: t, sender: hex.EncodeToString(b[:]), now: time.Now, answer: answerFirst, objects: map[string]*outstanding{}}
 	if w, ok := t.(*Worker); ok {
-		c.now = w.clock.Now
+		c.now, c.answer = w.clock.Now, 0 // in the process nothing is lost
 	}
 	return c
 }
@@ -74,8 +75,8 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 		defer c.settle(object, r.Session.N)
 	}
 	var unknown error // the first try whose outcome is
-	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
-		reply, err := c.t.Do(ctx, r)
+	for wait, answer := retryFirst, c.answer; ; wait, answer = min(2*wait, retryLast), 2*answer {
+		reply, err := c.try(ctx, r, answer)
 		e, failed := errors.AsType[*Error](err)
 		switch {
 		case !failed:
@@ -94,9 +95,21 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	}
 }
 
+// try sends a request once. A message or its answer may get lost and nobody tells, so it waits only so long; the next try
+// waits twice as long, since the object may be slow as well.
+func (c *Client) try(ctx context.Context, r Request, answer time.Duration) (Reply, error) {
+	if answer > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, answer)
+		defer cancel()
+	}
+	return c.t.Do(ctx, r)
+}
+
 const (
-	retryFirst = 10 * time.Millisecond
-	retryLast  = 500 * time.Millisecond
+	retryFirst  = 10 * time.Millisecond
+	retryLast   = 500 * time.Millisecond
+	answerFirst = 5 * time.Second
 )
 
 // number gives a request its number, and the mark below which all requests to the object are answered or abandoned.

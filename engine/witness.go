@@ -195,37 +195,43 @@ func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p 
 	if err != nil {
 		return false, err
 	}
-	s := &session{w: &Worker{}, js: js}
-	last, at, err := lastEpoch(ctx, log, ns.Epoch(p))
+	loss, err := findLoss(ctx, js, ns, p, w)
+	if err != nil || loss == nil || !confirm(*loss) {
+		return false, err
+	}
+	end, err := lift(ctx, log, ns.Fence(p), loss.Known+journal.Window)
 	if err != nil {
-		return false, err
-	}
-	err = s.compare(ctx, log, p, w, last, at)
-	back, ok := errors.AsType[*WentBackError](err)
-	if !ok {
-		return false, err
-	}
-	_, end, err := log.Range(ctx)
-	if err != nil {
-		return false, err
-	}
-	known := max(w.Acked, w.EpochSeq+journal.Window, back.Known)
-	had := end
-	if w.Alarm != nil {
-		had = min(end, w.Alarm.Have) // what is behind it came after the loss
-	}
-	if !confirm(Loss{p, log.Stream(), known, had, w.Epoch.String(), back.Error()}) {
-		return false, nil
-	}
-	if end, err = lift(ctx, log, ns.Fence(p), known+journal.Window); err != nil {
 		return false, fmt.Errorf("lift stream %s: %w", log.Stream(), err)
 	}
 	next := witness{Epoch: w.Epoch, Acked: end, Life: w.Life + 1,
-		Accepted: &Acceptance{At: time.Now().UTC(), Known: known, Had: had, Why: back.Error()}}
+		Accepted: &Acceptance{At: time.Now().UTC(), Known: loss.Known, Had: loss.Have, Why: loss.Why}}
 	if _, err := js.Meta().Put(ctx, partKey(p), next.encode(), rev); err != nil {
 		return false, fmt.Errorf("write the witness: %w", err)
 	}
 	return true, nil
+}
+
+// findLoss holds a witness against its partition's stream; nil if the stream has all that the witness knows.
+func findLoss(ctx context.Context, js journal.Session, ns wire.Subjects, p int, w witness) (*Loss, error) {
+	log := js.Log(p)
+	last, at, err := lastEpoch(ctx, log, ns.Epoch(p))
+	if err != nil {
+		return nil, err
+	}
+	s := &session{w: &Worker{}, js: js} // one that remembers nothing itself
+	err = s.compare(ctx, log, p, w, last, at)
+	back, ok := errors.AsType[*WentBackError](err)
+	if !ok {
+		return nil, err
+	}
+	_, end, err := log.Range(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if w.Alarm != nil {
+		end = min(end, w.Alarm.Have) // what is behind it came after the loss
+	}
+	return &Loss{p, log.Stream(), max(w.Acked, w.EpochSeq+journal.Window, back.Known), end, w.Epoch.String(), back.Error()}, nil
 }
 
 // lift appends fillers until the stream ends above a position.

@@ -110,7 +110,7 @@ const NoSubjectCheck = Seq(1<<64 - 1)
 
 // A Reader reads one partition's stream. Safe for concurrent use.
 type Reader interface {
-	// Last is the last message on a subject, from the stream's leader; ErrNotFound if there is none, or if it is damaged
+	// Last is the last message on a subject, or on the subjects that a pattern matches, from the stream's leader; ErrNotFound if there is none, or if it is damaged
 	// (a server does not tell one from the other).
 	// It may still be old: nothing is decided by it that a compare-and-set does not confirm.
 	Last(ctx context.Context, subject string) (Message, error)

@@ -201,6 +201,43 @@ func FuzzDecodeRecord(f *testing.F) {
 	})
 }
 
+// FuzzDecodeEpoch: what is read can be written and read again, the same.
+func FuzzDecodeEpoch(f *testing.F) {
+	for _, s := range []string{`{}`, `{"v":1,"release":true,"epoch":{"number":3,"token":"00000000000000ff"},"before":2,"worker":"w","window":256,"at":"2026-01-01T00:00:00Z"}`,
+		`{"v":1,"epoch":{"number":1},"worker":"w","incarnation":{"revision":7,"nonce":"0123456789abcdef"},"window":1,"heir":"x","at":"2026-01-01T00:00:00.5+01:00"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := DecodeEpoch(data)
+		if err != nil {
+			return
+		}
+		again, err := DecodeEpoch(r.Encode())
+		if err != nil || !again.At.Equal(r.At) {
+			t.Fatalf("%s\nis read, written and not read: %v", data, err)
+		}
+		if again.At = r.At; again != r {
+			t.Fatalf("%+v\nis not %+v", again, r)
+		}
+	})
+}
+
+// FuzzEpochID: the header of every record.
+func FuzzEpochID(f *testing.F) {
+	for _, s := range []string{"", "1 0000000000000001", "18446744073709551615 ffffffffffffffff", "1  0000000000000001", "+1 0000000000000001", "1 000000000000001"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := ParseEpochID(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseEpochID(id.String()); err != nil || again != id {
+			t.Fatalf("%q is %+v, and written and read again %+v, %v", s, id, again, err)
+		}
+	})
+}
+
 func FuzzDecodeSnap(f *testing.F) {
 	f.Add([]byte(`{"v":1,"min_reader":1,"part":1,"of":1,"version":1,"seq":1,"hash":"00000000000000000000000000000001","at":"2026-01-01T00:00:00Z","entries":[{"space":"k","key":"a","value":1}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) { _, _ = DecodeSnap(data) })

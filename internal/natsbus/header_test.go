@@ -225,6 +225,47 @@ func FuzzChain(f *testing.F) {
 	})
 }
 
+// FuzzHeaders: a request that is understood is sent on as one that is understood the same.
+func FuzzHeaders(f *testing.F) {
+	f.Add("", "", "", "", "", "", "", "")
+	f.Add(sender+" 7 5", "", until, "zoe", "cart/a%2Cb,account/x", "", "application/json", trace)
+	f.Add("", "order 17", "5s", "Zo\u00eb", "", "true", "text/plain; charset=x", "00-x")
+	f.Add("", " ", "-1ns", "", ",", "false", "application/json; q", "")
+	f.Add("", "a\nb", "2026-01-01", "", "", "", "", "")
+	f.Fuzz(func(t *testing.T, session, id, deadline, caller, chain, read, contentType, trace string) {
+		h := nats.Header{}
+		for i, v := range (values{hWire: wire.Version, hSession: session, hID: id, hDeadline: deadline, hCaller: caller, hChain: chain, hRead: read, hContentType: contentType, hTrace: trace}) {
+			if v != strings.Trim(v, " \t") || strings.ContainsAny(v, "\r\n") {
+				return // NATS does not carry it
+			}
+			if v != "" {
+				h[headerNames[i]] = []string{v}
+			}
+		}
+		r, err := decoded(h)
+		if err != nil {
+			if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.Invalid && e.Code != engine.TooLarge || !utf8.ValidString(e.Error()) {
+				t.Fatalf("refused with %v", err)
+			}
+			return
+		}
+		if y := r.Deadline.UTC().Year(); y < 0 || y > 9999 {
+			return // too far ahead for any object
+		}
+		m, err := (&Client{ns: wire.DefaultNamespace}).encode(&r)
+		if err != nil {
+			t.Fatalf("%+v is not sent on: %v", r, err)
+		}
+		again, err := decode(r.Class, "cart-99", r.Method, m)
+		if err != nil {
+			t.Fatalf("%+v is sent on as %v: %v", r, m.Header, err)
+		}
+		if diff := cmp.Diff(r, again, cmpopts.IgnoreUnexported(engine.Request{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
 // fullMessage is a request as our clients send it.
 func fullMessage() *nats.Msg {
 	return &nats.Msg{

@@ -132,8 +132,9 @@ func quickAck(data []byte) (ack, bool) {
 		return ack{}, false
 	}
 	stream, rest, ok := strings.Cut(rest, `"`)
-	rest, ok2 := strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(rest, ","), " "), `"seq":`)
-	number, ok3 := strings.CutSuffix(strings.TrimSpace(rest), "}")
+	rest, comma := strings.CutPrefix(rest, ",")
+	rest, ok2 := strings.CutPrefix(strings.TrimPrefix(rest, " "), `"seq":`)
+	number, ok3 := strings.CutSuffix(rest, "}")
 	seq, err := strconv.ParseUint(number, 10, 64)
-	return ack{stream, journal.Seq(seq)}, ok && ok2 && ok3 && err == nil && stream != "" && seq > 0
+	return ack{stream, journal.Seq(seq)}, ok && comma && ok2 && ok3 && err == nil && stream != "" && seq > 0 && number[0] != '0'
 }

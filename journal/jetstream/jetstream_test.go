@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -180,6 +183,24 @@ func TestAcksAreReadInEveryForm(t *testing.T) {
 	if _, err = parseAck([]byte(`{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}`)); errors.Is(err, journal.ErrConflict) || err == nil {
 		t.Error(err)
 	}
+}
+
+// FuzzAck: the quick way reads the same as the long one.
+func FuzzAck(f *testing.F) {
+	for _, s := range []string{`{"stream":"objects-1","seq":42}`, `{"stream":"objects-1", "seq":42 }`, `{"stream":"a","seq":1,"domain":"hub"}`, `{"stream":"","seq":1}`,
+		`{"stream":"a","seq":0}`, `{"stream":"a","seq":18446744073709551616}`, `{"error":{"code":400,"err_code":10071}}`, `{}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		quick, ok := quickAck(data)
+		if !ok || strings.ContainsAny(quick.Stream, `\`) || !utf8.ValidString(quick.Stream) || strings.ContainsFunc(quick.Stream, unicode.IsControl) {
+			return // no name of a stream
+		}
+		var long ack
+		if err := json.Unmarshal(data, &long); err != nil || long != quick {
+			t.Fatalf("%q is %+v, and by the long way %+v, %v", data, quick, long, err)
+		}
+	})
 }
 
 // BenchmarkAppend keeps a full window of 200-byte records in flight.

@@ -159,16 +159,26 @@ func (s *Session) streamConfig(p int, ns Namespace) jetstream.StreamConfig {
 
 // checkStream compares a stream with what it must be, and returns its last position.
 func (s *Session) checkStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (last uint64, err error) {
+	info, err := s.findStream(ctx, js, want)
+	if info == nil {
+		return 0, err
+	}
+	return info.State.LastSeq, err
+}
+
+// findStream finds a stream and compares it with what it must be. If it is there with other settings there is both, the
+// stream and an error.
+func (s *Session) findStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
 	stream, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return 0, fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
+		return nil, fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
 			"restore it from a backup, or use the right server; it is not made anew, since its objects would begin from nothing", want.Name, s.ns, journal.ErrMissing)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("stream %s: %w", want.Name, err)
+		return nil, fmt.Errorf("stream %s: %w", want.Name, err)
 	}
 	info := stream.CachedInfo()
-	return info.State.LastSeq, compare(want, info.Config)
+	return info, compare(want, info.Config)
 }
 
 // compare is a [SettingsError] if a stream is not what it must be.
@@ -222,25 +232,9 @@ func first(list []string) string {
 	return list[0]
 }
 
-// openBucket makes the bucket if it is not there. Its reads must come from the leader, so it has no direct gets.
+// openBucket makes the bucket if it is not there.
 func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) error {
-	cfg := jetstream.StreamConfig{
-		Name:              "KV_" + s.ns.Bucket(),
-		Description:       fmt.Sprintf("leases and settings of %s", s.ns),
-		Subjects:          []string{"$KV." + s.ns.Bucket() + ".>"},
-		Retention:         jetstream.LimitsPolicy,
-		Discard:           jetstream.DiscardNew,
-		MaxMsgs:           -1,
-		MaxBytes:          -1,
-		MaxMsgsPerSubject: 1,
-		MaxMsgSize:        -1,
-		MaxConsumers:      -1,
-		Storage:           jetstream.FileStorage,
-		Replicas:          cmp.Or(want.Replicas, 1),
-		Duplicates:        100 * time.Millisecond,
-		AllowRollup:       true,
-		DenyDelete:        true,
-	}
+	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
 	_, err := js.CreateStream(ctx, cfg)
 	if err == nil {
 		return nil
@@ -255,4 +249,25 @@ func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want S
 	have := stream.CachedInfo().Config
 	cfg.Replicas = have.Replicas // the key in it says how many, and is not read yet
 	return compare(cfg, have)
+}
+
+// bucketConfig is what the bucket's stream must be. Its reads must come from the leader, so it has no direct gets.
+func (s *Session) bucketConfig(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              "KV_" + s.ns.Bucket(),
+		Description:       fmt.Sprintf("leases and settings of %s", s.ns),
+		Subjects:          []string{"$KV." + s.ns.Bucket() + ".>"},
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgsPerSubject: 1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		Duplicates:        100 * time.Millisecond,
+		AllowRollup:       true,
+		DenyDelete:        true,
+	}
 }

@@ -258,8 +258,16 @@ func (l memoryLog) Last(ctx context.Context, subject string) (journal.Message, e
 		return journal.Message{}, err
 	}
 	defer unlock()
-	if seq := st.last[subject]; seq != 0 {
-		return l.load(st, seq)
+	last := st.last[subject]
+	if strings.Contains(subject, "*") {
+		for on, seq := range st.last {
+			if matches(subject, on) {
+				last = max(last, seq)
+			}
+		}
+	}
+	if last != 0 {
+		return l.load(st, last)
 	}
 	return journal.Message{}, fmt.Errorf("stream %s: last on %s: %w", l.name, subject, journal.ErrNotFound)
 }

@@ -177,6 +177,9 @@ func testBegin(b *bench) {
 	if end != 4 || last.Seq != 4 || string(last.Data) != "e" || last.Header["K"] != "v" || last.Time.IsZero() {
 		b.Errorf("%d; %+v", end, last)
 	}
+	if last, err := b.log.Last(b.Context(), string(b.ns)+".*.0"); err != nil || last.Seq != 4 {
+		b.Errorf("the last on several subjects: %+v, %v", last, err)
+	}
 }
 
 func testAppend(b *bench) {
