@@ -139,7 +139,7 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 			if w.clock.Boot()-began > lastBackoff {
 				backoff = firstBackoff
 			}
-		} else if back, ok := errors.AsType[*WentBackError](err); ok {
+		} else if back, ok := errors.AsType[*journal.WentBackError](err); ok {
 			w.alarm(p, back)
 			backoff = lastBackoff
 		}
@@ -181,7 +181,7 @@ func (w *Worker) alarm(p int, err error) {
 }
 
 // alarm ends the epoch, after the witness knows it: the next one is not begun before that is accepted.
-func (ep *epoch) alarm(err *WentBackError) {
+func (ep *epoch) alarm(err *journal.WentBackError) {
 	ep.ses.raise(err)
 	ep.w.alarm(ep.p, err)
 	ep.end(err)
