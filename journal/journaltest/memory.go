@@ -307,7 +307,7 @@ func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) i
 		}
 		var found []journal.Message
 		for _, m := range st.messages[min(max(from, 1)-1, st.end()):] {
-			if m.Subject == subject {
+			if m.Subject == subject || subject == ">" && m.Subject != "" {
 				found = append(found, m)
 			}
 		}
