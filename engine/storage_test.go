@@ -138,9 +138,12 @@ func TestStorageIsAPlainMap(t *testing.T) {
 		}
 	}), 1, 6)
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &world{quiet{t, context.Background()}, journaltest.NewMemory()}
+		w := &world{t: quiet{t, context.Background()}, server: journaltest.NewMemory()}
 		worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{notebooks} })
-		defer func() { worker.Kill() }()
+		defer func() {
+			worker.Kill()
+			w.check(rt)
+		}()
 		store := worker.cfg.Store
 		model := map[string]int{}
 		for range rapid.IntRange(1, 20).Draw(rt, "turns") {
