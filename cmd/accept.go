@@ -3,7 +3,6 @@ package cmd
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,8 +12,6 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
-	"github.com/perdure/perdure/journal"
-	"github.com/perdure/perdure/journal/jetstream"
 )
 
 func (a *app) acceptJournal() *cobra.Command {
@@ -44,18 +41,11 @@ func (a *app) accept(c *cobra.Command, p int, yes bool) error {
 	ns := wire.Subjects(a.nats.namespace)
 	ctx, cancel := context.WithTimeout(c.Context(), max(a.nats.timeout, time.Minute))
 	defer cancel()
-	s, err := jetstream.Dial(ctx, jetstream.Config{Dial: a.nats.dial, Namespace: ns})
+	s, named, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	named, err := s.Find(ctx)
-	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrMissing) {
-		return advise(engine.Errorf(engine.NotFound, "%w", err), "another server or namespace may be meant: see --server, --context and --namespace")
-	}
-	if err != nil {
-		return err
-	}
 	if p >= named.Partitions {
 		return usage(c, "there is no partition %d; there are %d, from 0", p, named.Partitions)
 	}

@@ -226,6 +226,14 @@ func (p *process) entries(object string) (entries []engine.JournalEntry) {
 	return entries
 }
 
+// verify wants nothing to be wrong with the journal.
+func (p *process) verify() {
+	p.t.Helper()
+	if stdout, stderr, code := p.run("verify", "--json"); code != 0 || !strings.HasPrefix(stdout, `{"summary":`) {
+		p.t.Errorf("perdure verify: exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
 // run runs a command of the binary against the process's NATS server.
 func (p *process) run(args ...string) (stdout, stderr string, code int) {
 	p.t.Helper()

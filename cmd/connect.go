@@ -3,6 +3,7 @@ package cmd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,8 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/synadia-io/orbit.go/natscontext"
 
+	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/natsbus"
 	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/journal/jetstream"
 )
 
 // natsFlags say how to reach NATS: flags first, then the variables that the nats command knows, then its
@@ -126,4 +130,21 @@ func (a *app) withClient(ctx context.Context, f func(ctx context.Context, c *nat
 		return advise(err, "give it more time with --timeout; it was %v", a.nats.timeout)
 	}
 	return err
+}
+
+// open connects to the namespace's streams themselves, for what needs no worker.
+func (a *app) open(ctx context.Context) (*jetstream.Session, jetstream.Namespace, error) {
+	s, err := jetstream.Dial(ctx, jetstream.Config{Dial: a.nats.dial, Namespace: wire.Subjects(a.nats.namespace)})
+	if err != nil {
+		return nil, jetstream.Namespace{}, err
+	}
+	named, err := s.Find(ctx)
+	if err == nil {
+		return s, named, nil
+	}
+	s.Close()
+	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrMissing) {
+		err = advise(engine.Errorf(engine.NotFound, "%w", err), "another server or namespace may be meant: see --server, --context and --namespace")
+	}
+	return nil, named, err
 }

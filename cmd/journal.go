@@ -16,12 +16,17 @@ import (
 func (a *app) journal() *cobra.Command {
 	var from uint64
 	var limit int
+	var raw bool
 	c := &cobra.Command{
 		Use:   "journal CLASS/NAME",
 		Short: "Print every change of an object: when, what, which request, by whom",
 		Long: `Print every change of an object, from its first, without waking it. With --json a line is a commit, with its changes
-and its reply. What is in the journal and does not count is shown with its problem.`,
-		Example:           "  perdure journal counter/cart-99\n  perdure journal counter/cart-99 --json --from 5120 --limit 10",
+and its reply. What is in the journal and does not count is shown with its problem.
+
+With --raw a line is a message as it is stored: the object's records and snapshot records, and the epochs of its
+partition, which decide what counts. They are read from the stream, without a worker.`,
+		Example: "  perdure journal counter/cart-99\n  perdure journal counter/cart-99 --json --from 5120 --limit 10\n" +
+			"  perdure journal counter/cart-99 --raw | jq -r .data",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeObject,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -32,6 +37,9 @@ and its reply. What is in the journal and does not count is shown with its probl
 			if limit < 0 {
 				return usage(c, "--limit is %d; want at least 1, or 0 for all", limit)
 			}
+			if raw {
+				return a.printRaw(c.Context(), class, name, journal.Seq(from), limit)
+			}
 			return a.withClient(c.Context(), func(ctx context.Context, to *natsbus.Client) error {
 				return a.printJournal(ctx, to, class, name, journal.Seq(from), limit)
 			})
@@ -39,6 +47,7 @@ and its reply. What is in the journal and does not count is shown with its probl
 	}
 	c.Flags().Uint64Var(&from, "from", 0, "first sequence of the partition's stream")
 	c.Flags().IntVar(&limit, "limit", 0, "at most so many changes; 0: all")
+	c.Flags().BoolVar(&raw, "raw", false, "print the messages as they are stored, in JSON")
 	return c
 }
 

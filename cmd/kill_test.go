@@ -155,9 +155,10 @@ func (l *counted) send(ctx context.Context, nc **nats.Conn, http bool, object in
 	return string(r.Data), nil
 }
 
-// check holds what callers were told against the journal and the objects.
+// check holds what callers were told against the journal and the objects, and the journal against its own rules.
 func (l *counted) check(t *testing.T) {
 	t.Helper()
+	l.p.verify()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	acked, bare := 0, [killObjects]int64{}

@@ -84,7 +84,7 @@ func TestNobodySeesWhatAPowerCutCouldTake(t *testing.T) {
 		t.Error(err)
 	}
 	low := ep.committer.lasting()
-	if known, _, err := readWitness(t.Context(), ep.ses.js.Meta(), ep.p); err != nil || known.Acked > low {
+	if known, _, err := journal.ReadWitness(t.Context(), ep.ses.js.Meta(), ep.p); err != nil || known.Acked > low {
 		t.Errorf("the witness knows of %d, which may go; durable is %d (%v)", known.Acked, low, err)
 	}
 	states, journals, lists := make(chan journal.Version, 1), make(chan int, 1), make(chan int, 1)

@@ -33,7 +33,7 @@ func LargestRecord(payloadMax int) int { return payloadMax - payloadReserve }
 func ReadOwnership(ctx context.Context, js journal.Session, ns wire.Subjects, p int) (Ownership, error) {
 	o := Ownership{Partition: p}
 	log := js.Log(p)
-	w, _, err := readWitness(ctx, js.Meta(), p) // before the stream, which only grows
+	w, _, err := journal.ReadWitness(ctx, js.Meta(), p) // before the stream, which only grows
 	if err != nil {
 		return o, err
 	}

@@ -42,12 +42,12 @@ func TestWhoOwnsAPartitionIsReadWithoutOwningIt(t *testing.T) {
 		}
 
 		// A witness that knows more than the stream has.
-		w, rev, err := readWitness(t.Context(), session.Meta(), 0)
+		w, rev, err := journal.ReadWitness(t.Context(), session.Meta(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.Acked += 1000
-		must(session.Meta().Put(t.Context(), partKey(0), w.encode(), rev))(t)
+		must(session.Meta().Put(t.Context(), journal.WitnessKey(0), w.Encode(), rev))(t)
 		last := slices.MaxFunc(pl.messages(0), func(a, b journal.Message) int { return int(a.Seq) - int(b.Seq) }).Seq
 		if o := read(); o.Loss == nil || o.Loss.Known != w.Acked || o.Loss.Have != last {
 			t.Errorf("loss %+v; want %d known, %d there", o.Loss, w.Acked, last)

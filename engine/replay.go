@@ -199,7 +199,7 @@ func (ep *epoch) compare(s *state, last *journal.Message) error {
 	if last != nil {
 		have = last.Seq
 	}
-	err := &WentBackError{Stream: ep.log.Stream(), Partition: ep.p, Known: b.Seq, Have: have,
+	err := &journal.WentBackError{Stream: ep.log.Stream(), Partition: ep.p, Known: b.Seq, Have: have,
 		Witness: fmt.Sprintf("the snapshot of %s at version %d", s.id, b.Version)}
 	ep.alarm(err)
 	return unavailable(err)

@@ -239,7 +239,7 @@ func TestTheStoreKnowsWhenTheJournalWentBack(t *testing.T) {
 	p := partitionOf("register", "a")
 	// The journal loses its end, and the bucket with it: only the snapshot knows.
 	session := w.server.Session("objects", worldPartitions)
-	_, rev, err := session.Meta().Get(t.Context(), partKey(p))
+	_, rev, err := session.Meta().Get(t.Context(), journal.WitnessKey(p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestTheStoreKnowsWhenTheJournalWentBack(t *testing.T) {
 		}
 	}
 	w.server.Truncate(stream(registers.Get("a")), lost)
-	if _, err := session.Meta().Put(t.Context(), partKey(p), witness{}.encode(), rev); err != nil {
+	if _, err := session.Meta().Put(t.Context(), journal.WitnessKey(p), journal.Witness{}.Encode(), rev); err != nil {
 		t.Fatal(err)
 	}
 	worker = w.worker("w", keep)
@@ -289,7 +289,7 @@ func TestAJournalThatWentBackIsNotServedUntilAccepted(t *testing.T) {
 			p := partitionOf("register", "a")
 			ep := worker.epochs[p].Load()
 			eventually(t, "the witness is told", func() bool {
-				wit, _, err := ep.ses.readWitness(t.Context(), p)
+				wit, _, err := journal.ReadWitness(t.Context(), ep.ses.js.Meta(), p)
 				return err == nil && wit.Acked >= last(t, w, "a").Seq
 			})
 			kill(worker)
@@ -430,12 +430,12 @@ func TestWhatOnlyTheWorkerRemembersIsNotForgotten(t *testing.T) {
 	w.server.Truncate(s, 2)
 	// The key knows no more than the stream has now.
 	session := w.server.Session("objects", worldPartitions)
-	wit, rev, err := readWitness(t.Context(), session.Meta(), p)
+	wit, rev, err := journal.ReadWitness(t.Context(), session.Meta(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wit.Acked = journal.Seq(len(w.server.Messages(s)))
-	if _, err := session.Meta().Put(t.Context(), partKey(p), wit.encode(), rev); err != nil {
+	if _, err := session.Meta().Put(t.Context(), journal.WitnessKey(p), wit.Encode(), rev); err != nil {
 		t.Fatal(err)
 	}
 	worker.epochs[p].Load().end(errStopped)

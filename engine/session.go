@@ -210,7 +210,7 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 		if err != nil {
 			return nil, err
 		}
-		w, rev, err := s.readWitness(ctx, p)
+		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), p)
 		if err != nil {
 			return nil, err
 		}
@@ -262,7 +262,7 @@ func lastEpoch(ctx context.Context, log journal.Log, subject string) (*journal.E
 	return &r, m.Seq, nil
 }
 
-func (s *session) newEpoch(p int, log journal.Log, last *journal.EpochRecord, w witness) *epoch {
+func (s *session) newEpoch(p int, log journal.Log, last *journal.EpochRecord, w journal.Witness) *epoch {
 	number := w.Epoch.Number
 	if last != nil {
 		number = max(number, last.Epoch.Number)
@@ -297,9 +297,9 @@ func (s *session) fence(ctx context.Context, ep *epoch, last journal.Seq) (first
 }
 
 // enter makes the epoch ready: its witness is written before it serves, and the fillers before it are purged.
-func (s *session) enter(ctx context.Context, ep *epoch, w witness, rev journal.Seq, first journal.Seq) error {
+func (s *session) enter(ctx context.Context, ep *epoch, w journal.Witness, rev journal.Seq, first journal.Seq) error {
 	w.Epoch, w.EpochSeq, w.Acked = ep.id, ep.seq, first-1
-	if _, err := s.js.Meta().Put(ctx, partKey(ep.p), w.encode(), rev); err != nil {
+	if _, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev); err != nil {
 		return fmt.Errorf("write the witness: %w", err)
 	}
 	for m, err := range ep.log.Read(ctx, ep.ns.Epoch(ep.p), 1) {

@@ -282,7 +282,7 @@ func steps(kinds []string) *rapid.Generator[[]step] {
 func TestStorageIsAPlainMap(t *testing.T) {
 	turns, looking := steps(append(slices.Clone(looks), changes...)), steps(looks)
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &world{quiet{t, context.Background()}, journaltest.NewMemory()}
+		w := &world{t: quiet{t, context.Background()}, server: journaltest.NewMemory()}
 		store := snapshot.Store(snapshot.NewMemory())
 		start := func() *Worker {
 			worker := w.worker("w", func(c *Config) { c.Classes, c.Store = []AnyClass{notebooks}, store })
@@ -290,7 +290,10 @@ func TestStorageIsAPlainMap(t *testing.T) {
 			return worker
 		}
 		worker := start()
-		defer func() { worker.Kill() }()
+		defer func() {
+			worker.Kill()
+			w.check(rt)
+		}()
 		model := &book{pages: map[string]int{}, numbers: map[int64]int{}}
 		for range rapid.IntRange(1, 20).Draw(rt, "turns") {
 			env := NewClient(worker).With(context.Background())

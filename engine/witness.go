@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -11,81 +10,16 @@ import (
 	"github.com/perdure/perdure/journal"
 )
 
-// witness is the key part.<p>: what is known of a partition's stream outside of it. A stream that does not have it came
-// back shorter, by a power cut with relaxed sync, a restore, a damaged block, or because it was made anew.
-type witness struct {
-	Epoch    journal.EpochID `json:"epoch"`     // the last that began
-	EpochSeq journal.Seq     `json:"epoch_seq"` // its record's position
-	Acked    journal.Seq     `json:"acked"`     // the highest position that is known to have been stored
-	Life     uint64          `json:"life"`      // grows when a loss is accepted
-	Accepted *Acceptance     `json:"accepted,omitempty"`
-
-	// Alarm is what a snapshot knew that the stream does not have. It was seen under an epoch, whose fillers had already
-	// lifted the stream, so it would not be seen again.
-	Alarm *WentBackError `json:"alarm,omitempty"`
-}
-
-// Acceptance says which loss of a partition's journal was accepted last.
-type Acceptance struct {
-	At    time.Time   `json:"at"`
-	Known journal.Seq `json:"known"` // the highest position that a witness knew
-	Had   journal.Seq `json:"had"`   // where the stream ended
-	Why   string      `json:"why"`
-}
-
-func partKey(p int) string { return fmt.Sprintf("part.%d", p) }
-
-func (w witness) encode() []byte {
-	b, err := json.Marshal(w)
-	if err != nil {
-		panic(fmt.Sprintf("engine: a witness does not encode: %v", err)) // its fields always do
-	}
-	return b
-}
-
-// WentBackError is the alarm "journal went back": a witness knows of something that the stream does not have. The
-// partition serves nothing until the loss is accepted ([AcceptJournal]).
-type WentBackError struct {
-	Stream    string      `json:"stream"`
-	Partition int         `json:"partition"`
-	Known     journal.Seq `json:"known"` // what the witness knows
-	Have      journal.Seq `json:"have"`  // where the stream ends, or what it has there
-	Witness   string      `json:"witness"`
-}
-
-func (e *WentBackError) Error() string {
-	return fmt.Sprintf("journal went back: %s knows of sequence %d of stream %s, which has %d; nothing of partition %d is served until `perdure accept-journal %d` says what is lost and takes it",
-		e.Witness, e.Known, e.Stream, e.Have, e.Partition, e.Partition)
-}
-
-func (s *session) readWitness(ctx context.Context, p int) (witness, journal.Seq, error) {
-	return readWitness(ctx, s.js.Meta(), p)
-}
-
-func readWitness(ctx context.Context, meta journal.Meta, p int) (w witness, rev journal.Seq, err error) {
-	value, rev, err := meta.Get(ctx, partKey(p))
-	if errors.Is(err, journal.ErrNotFound) {
-		return w, rev, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(value, &w)
-	}
-	if err != nil {
-		return w, rev, fmt.Errorf("witness of partition %d: %w", p, err)
-	}
-	return w, rev, nil
-}
-
 // compare holds what the witness and this worker know against the stream. The same owner compares too.
-func (s *session) compare(ctx context.Context, log journal.Log, p int, w witness, last *journal.EpochRecord, at journal.Seq) error {
+func (s *session) compare(ctx context.Context, log journal.Log, p int, w journal.Witness, last *journal.EpochRecord, at journal.Seq) error {
 	_, end, err := log.Range(ctx)
 	if err != nil {
 		return fmt.Errorf("read the stream's end: %w", err)
 	}
-	back := func(what string, known, have journal.Seq) *WentBackError {
-		return &WentBackError{Stream: log.Stream(), Partition: p, Witness: what, Known: known, Have: have}
+	back := func(what string, known, have journal.Seq) *journal.WentBackError {
+		return &journal.WentBackError{Stream: log.Stream(), Partition: p, Witness: what, Known: known, Have: have}
 	}
-	key := "the key " + partKey(p)
+	key := "the key " + journal.WitnessKey(p)
 	if own := s.w.known(p, w.Life); own > end {
 		err := back("this worker", own, end)
 		s.raise(err) // nobody else knows, and a restart would forget it
@@ -127,7 +61,7 @@ func (s *session) witness(ep *epoch) error {
 }
 
 func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq) error {
-	w, rev, err := s.readWitness(ctx, ep.p)
+	w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), ep.p)
 	switch {
 	case err != nil:
 		s.w.log.Warn("witness not read", "partition", ep.p, "err", err)
@@ -139,7 +73,7 @@ func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq
 		return nil
 	}
 	w.Acked = high
-	if _, err := s.js.Meta().Put(ctx, partKey(ep.p), w.encode(), rev); err != nil {
+	if _, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev); err != nil {
 		s.w.log.Warn("witness not written; tried again", "partition", ep.p, "err", err)
 		return nil
 	}
@@ -148,13 +82,13 @@ func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq
 }
 
 // raise makes the witness keep an alarm that a snapshot gave.
-func (s *session) raise(alarm *WentBackError) {
+func (s *session) raise(alarm *journal.WentBackError) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
 	defer cancel()
-	w, rev, err := s.readWitness(ctx, alarm.Partition)
+	w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), alarm.Partition)
 	if err == nil && w.Alarm == nil {
 		w.Alarm = alarm
-		_, err = s.js.Meta().Put(ctx, partKey(alarm.Partition), w.encode(), rev)
+		_, err = s.js.Meta().Put(ctx, journal.WitnessKey(alarm.Partition), w.Encode(), rev)
 	}
 	if err != nil {
 		s.w.log.Error("alarm not kept", "alarm", alarm, "err", err)
@@ -164,12 +98,12 @@ func (s *session) raise(alarm *WentBackError) {
 // NoteWitness makes a partition's witness know how far its stream went, from what is kept elsewhere. It is called before a
 // worker serves the partition.
 func NoteWitness(ctx context.Context, js journal.Session, p int, acked journal.Seq) error {
-	w, rev, err := readWitness(ctx, js.Meta(), p)
+	w, rev, err := journal.ReadWitness(ctx, js.Meta(), p)
 	if err != nil || w.Acked >= acked {
 		return err
 	}
 	w.Acked = acked
-	if _, err := js.Meta().Put(ctx, partKey(p), w.encode(), rev); err != nil {
+	if _, err := js.Meta().Put(ctx, journal.WitnessKey(p), w.Encode(), rev); err != nil {
 		return fmt.Errorf("write the witness of partition %d: %w", p, err)
 	}
 	return nil
@@ -191,7 +125,7 @@ type Loss struct {
 // declines. No worker may serve the partition meanwhile: one that sees the alarm does not.
 func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p int, confirm func(Loss) bool) (bool, error) {
 	log := js.Log(p)
-	w, rev, err := readWitness(ctx, js.Meta(), p)
+	w, rev, err := journal.ReadWitness(ctx, js.Meta(), p)
 	if err != nil {
 		return false, err
 	}
@@ -203,16 +137,16 @@ func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p 
 	if err != nil {
 		return false, fmt.Errorf("lift stream %s: %w", log.Stream(), err)
 	}
-	next := witness{Epoch: w.Epoch, Acked: end, Life: w.Life + 1,
-		Accepted: &Acceptance{At: time.Now().UTC(), Known: loss.Known, Had: loss.Have, Why: loss.Why}}
-	if _, err := js.Meta().Put(ctx, partKey(p), next.encode(), rev); err != nil {
+	next := journal.Witness{Epoch: w.Epoch, Acked: end, Life: w.Life + 1,
+		Accepted: &journal.Acceptance{At: time.Now().UTC(), Known: loss.Known, Had: loss.Have, Why: loss.Why}}
+	if _, err := js.Meta().Put(ctx, journal.WitnessKey(p), next.Encode(), rev); err != nil {
 		return false, fmt.Errorf("write the witness: %w", err)
 	}
 	return true, nil
 }
 
 // findLoss holds a witness against its partition's stream; nil if the stream has all that the witness knows.
-func findLoss(ctx context.Context, js journal.Session, ns wire.Subjects, p int, w witness) (*Loss, error) {
+func findLoss(ctx context.Context, js journal.Session, ns wire.Subjects, p int, w journal.Witness) (*Loss, error) {
 	log := js.Log(p)
 	last, at, err := lastEpoch(ctx, log, ns.Epoch(p))
 	if err != nil {
@@ -220,7 +154,7 @@ func findLoss(ctx context.Context, js journal.Session, ns wire.Subjects, p int, 
 	}
 	s := &session{w: &Worker{}, js: js} // one that remembers nothing itself
 	err = s.compare(ctx, log, p, w, last, at)
-	back, ok := errors.AsType[*WentBackError](err)
+	back, ok := errors.AsType[*journal.WentBackError](err)
 	if !ok {
 		return nil, err
 	}

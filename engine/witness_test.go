@@ -37,7 +37,7 @@ func TestTheWitnessIsToldAgain(t *testing.T) {
 	eventually(t, "a witness is refused", func() bool { return refused.Load() > 0 })
 	refusing.Store(false)
 	eventually(t, "the witness knows", func() bool {
-		known, _, err := readWitness(t.Context(), ep.ses.js.Meta(), ep.p)
+		known, _, err := journal.ReadWitness(t.Context(), ep.ses.js.Meta(), ep.p)
 		return err == nil && known.Acked >= high
 	})
 }

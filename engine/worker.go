@@ -116,26 +116,34 @@ func (w *Worker) spawn(f func()) {
 	}
 }
 
-// work runs f, and what is given to it then, until too many rest.
+// work runs f, and what is given to it then, until too many rest, or it is dismissed.
 func (w *Worker) work(f func()) {
-	for {
+	for f != nil {
 		f()
-		if w.rested.Add(1) > restingMax {
-			w.rested.Add(-1)
-			return
+		f = nil
+		if w.rested.Add(1) <= restingMax {
+			select {
+			case f = <-w.resting:
+			case <-w.life.Done():
+			}
 		}
-		select {
-		case f = <-w.resting:
-			w.rested.Add(-1)
-		case <-w.life.Done():
-			w.rested.Add(-1)
-			return
-		}
+		w.rested.Add(-1)
 	}
 }
 
 // restingMax is how many goroutines wait for work.
 const restingMax = 64
+
+// dismiss ends the goroutines that rest now.
+func (w *Worker) dismiss() {
+	for range restingMax {
+		select {
+		case w.resting <- nil:
+		default:
+			return
+		}
+	}
+}
 
 // leave waits for all that still runs: what replays or writes ends with its epoch. A method that does not end with its
 // context is left behind; it can reach neither the state of its object nor the journal any more.
@@ -191,7 +199,7 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 			if w.awake()-began > lastBackoff {
 				backoff = firstBackoff
 			}
-		} else if back, ok := errors.AsType[*WentBackError](err); ok {
+		} else if back, ok := errors.AsType[*journal.WentBackError](err); ok {
 			w.alarm(p, back)
 			backoff = lastBackoff
 		}
@@ -233,7 +241,7 @@ func (w *Worker) alarm(p int, err error) {
 }
 
 // alarm ends the epoch, after the witness knows it: the next one is not begun before that is accepted.
-func (ep *epoch) alarm(err *WentBackError) {
+func (ep *epoch) alarm(err *journal.WentBackError) {
 	ep.ses.raise(err)
 	ep.w.alarm(ep.p, err)
 	ep.end(err)
@@ -333,11 +341,12 @@ func (w *Worker) reserve(n int) bool {
 
 func (w *Worker) release(n int) { w.queued.Add(-int64(n)) }
 
-// checkDisk asks each second whether there is room to write.
+// checkDisk asks each second whether there is room to write. Nothing rests longer than that, either.
 func (w *Worker) checkDisk(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		w.dismiss()
 		err := w.cfg.MayWrite()
 		if was := w.full.Load(); (was == nil) != (err == nil) {
 			w.log.Warn("writes", "refused", err != nil, "why", err)

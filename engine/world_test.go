@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/boottime"
+	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
+	"github.com/perdure/perdure/journal/verify"
 	"github.com/perdure/perdure/snapshot"
 )
 
@@ -111,9 +113,51 @@ func (l *ledger) Value(View, None) (int64, error)       { return l.Sum, nil }
 type world struct {
 	t      testing.TB
 	server *journaltest.Memory
+	keep   map[string]verify.Keep // of the classes that its workers had
 }
 
-func newServer(t testing.TB) *world { return &world{t, journaltest.NewMemory()} }
+// newServer makes a world whose streams are checked when the test has ended, unless the test itself changed them.
+func newServer(t testing.TB) *world {
+	w := &world{t: t, server: journaltest.NewMemory()}
+	t.Cleanup(func() {
+		for p := range worldPartitions {
+			if w.server.Tampered(wire.DefaultNamespace.Stream(p)) {
+				return
+			}
+		}
+		w.check(t)
+	})
+	return w
+}
+
+// check reads the world's streams as a stranger does.
+func (w *world) check(t failer) verify.Report {
+	t.Helper()
+	return checkStreams(t, w.server.Session(wire.DefaultNamespace, worldPartitions), wire.DefaultNamespace, w.keep)
+}
+
+// failer is what a test is told errors by.
+type failer interface {
+	Helper()
+	Error(args ...any)
+}
+
+// checkStreams reads all streams of a namespace as a stranger does: nothing may be wrong with them.
+func checkStreams(t failer, s journal.Session, ns wire.Subjects, keep map[string]verify.Keep) (all verify.Report) {
+	t.Helper()
+	for p := range worldPartitions {
+		r, err := verify.Partition(context.Background(), s.Log(p), s.Meta(),
+			verify.Config{Namespace: ns, Partition: p, Partitions: worldPartitions, Keep: keep})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, f := range r.Findings {
+			t.Error(f)
+		}
+		all.Add(r)
+	}
+	return all
+}
 
 const worldPartitions = 2
 
@@ -131,6 +175,12 @@ func (w *world) worker(id string, how ...func(*Config)) *Worker {
 	worker, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.keep == nil {
+		w.keep = map[string]verify.Keep{}
+	}
+	for name, c := range worker.classes {
+		w.keep[name] = verify.Keep{For: c.Limits.KeepIDs, Max: c.Limits.KeepIDsMax}
 	}
 	ran := make(chan error, 1)
 	go func() { ran <- worker.Run(context.Background()) }() // ends with Kill

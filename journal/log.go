@@ -119,8 +119,9 @@ type Reader interface {
 	// Tails are the last messages of the given subjects (without wildcards; those that there are, by position), all
 	// as of one position of the stream, which it also returns and which is at least atLeast.
 	Tails(ctx context.Context, atLeast Seq, subjects ...string) ([]Message, Seq, error)
-	// Read yields the messages on a subject from a position on, in order, and ends where the stream ended when the
-	// last batch was read. Nothing says that the replica that answers is up to date: the caller compares with Tails.
+	// Read yields the messages on a subject (">": on all) from a position on, in order, and ends where the stream ended
+	// when the last batch was read. Nothing says that the replica that answers is up to date: the caller compares with
+	// Tails.
 	Read(ctx context.Context, subject string, from Seq) iter.Seq2[Message, error]
 }
 

@@ -123,7 +123,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 
 func TestSnapshotRecordsRoundTrip(t *testing.T) {
 	want := Snap{V: 1, MinReader: 1, Part: 2, Of: 3, Version: 9, Seq: 77, Hash: HashOf([]byte("r")), At: noon, Entries: []SnapEntry{
-		{Space: "k", Key: "lines/a<b", Data: []byte(`{"n":1}`)}, {Space: "k", Key: "", Data: []byte{0xff}, Raw: true}}}
+		{Space: "k", Key: "lines/a<b", Data: []byte(`{"n":"<1>"}`)}, {Space: "k", Key: "", Data: []byte{0xff}, Raw: true}}}
 	data, err := want.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -55,10 +56,14 @@ func (e *SnapEntry) UnmarshalJSON(data []byte) (err error) {
 	return err
 }
 
-// Encode is the part as a payload.
+// Encode is the part as a payload. Values stay as they are, byte for byte, as in a record.
 func (s Snap) Encode() ([]byte, error) {
 	s.V, s.MinReader = Format, Format
-	return json.Marshal(s)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(s)
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), err
 }
 
 // DecodeSnap reads one part.

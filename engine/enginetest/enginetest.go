@@ -1,6 +1,7 @@
 // Package enginetest is the test kit for classes: the engine that runs in production over a journal in memory, with a
 // clock that moves when told, and crashes on demand. After every turn that changed something it folds the object's
-// events anew, and fails the test if the state differs: an exported field was changed outside of Apply.
+// events anew, and fails the test if the state differs: an exported field was changed outside of Apply. Behind the test it
+// reads the journal as a stranger does (journal/verify), and fails it if a promise is broken.
 //
 //	func TestCountSurvivesCrash(t *testing.T) {
 //		w := enginetest.New(t, Counters)
@@ -24,8 +25,10 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/boottime"
+	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
+	"github.com/perdure/perdure/journal/verify"
 	"github.com/perdure/perdure/snapshot"
 )
 
@@ -67,8 +70,32 @@ func New(t testing.TB, classes ...engine.AnyClass) *World {
 	w := &World{t: t, classes: classes, journal: journaltest.NewMemory(),
 		clock: &clock{now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
 	w.start(snapshot.NewMemory())
-	t.Cleanup(func() { w.worker.Kill() })
+	t.Cleanup(func() {
+		w.worker.Kill()
+		w.verify()
+	})
 	return w
+}
+
+// verify reads the journal as a stranger does.
+func (w *World) verify() {
+	w.t.Helper()
+	s := w.journal.Session(wire.DefaultNamespace, partitions)
+	cfg := verify.Config{Partitions: partitions, Keep: map[string]verify.Keep{}}
+	for _, class := range w.classes {
+		if b, err := class.Bind(); err == nil {
+			cfg.Keep[b.Name] = verify.Keep{For: b.Limits.KeepIDs, Max: b.Limits.KeepIDsMax}
+		}
+	}
+	for cfg.Partition = range partitions {
+		r, err := verify.Partition(context.Background(), s.Log(cfg.Partition), s.Meta(), cfg)
+		if err != nil {
+			w.t.Error(err)
+		}
+		for _, f := range r.Findings {
+			w.t.Error(f)
+		}
+	}
 }
 
 func (w *World) start(store *snapshot.Memory) {
@@ -76,7 +103,9 @@ func (w *World) start(store *snapshot.Memory) {
 	w.store = store
 	worker, err := engine.New(engine.Config{
 		ID: "test", Partitions: partitions, Classes: w.classes, Store: store, Clock: w.clock,
-		Connect:   func(context.Context) (journal.Session, error) { return w.journal.Session("objects", partitions), nil },
+		Connect: func(context.Context) (journal.Session, error) {
+			return w.journal.Session(wire.DefaultNamespace, partitions), nil
+		},
 		CheckFold: func(err error) { w.t.Error(err) },
 	})
 	if err != nil {

@@ -85,6 +85,7 @@ var standalone = map[string][]string{
 	"internal/wire":     nil,
 	"internal/boottime": {"golang.org/x/sys/unix"},
 	"journal":           {module + "internal/wire"},
+	"journal/verify":    {module + "internal/wire", module + "journal"},
 	"snapshot":          nil,
 }
 

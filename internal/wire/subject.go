@@ -48,11 +48,17 @@ func (ns Subjects) Snap(class, token string) string { return ns.object("snap", c
 // JournalOf matches the records of all objects of a class; of all classes if class is "*".
 func (ns Subjects) JournalOf(class string) string { return string(ns) + ".journal.*." + class + ".*" }
 
+// SnapOf matches the snapshot records of all objects of a class; of all classes if class is "*".
+func (ns Subjects) SnapOf(class string) string { return string(ns) + ".snap.*." + class + ".*" }
+
 // Epoch is the subject of a partition's epochs and releases.
 func (ns Subjects) Epoch(p int) string { return fmt.Sprintf("%s.epoch.%d", ns, p) }
 
 // Fence is the subject of a partition's fillers.
 func (ns Subjects) Fence(p int) string { return fmt.Sprintf("%s.fence.%d", ns, p) }
+
+// Checkpoint is the subject of a partition's checkpoints; reserved.
+func (ns Subjects) Checkpoint(p int) string { return fmt.Sprintf("%s.check.%d", ns, p) }
 
 // Stream is the name of a partition's stream.
 func (ns Subjects) Stream(p int) string { return fmt.Sprintf("%s-%d", ns, p) }
@@ -63,7 +69,7 @@ func (ns Subjects) Bucket() string { return string(ns) + "-meta" }
 // StreamSubjects is what a partition's stream captures: its epochs, fillers and checkpoints, and the records, snapshots
 // and due times of its slots.
 func (ns Subjects) StreamSubjects(p, partitions int) []string {
-	subjects := []string{ns.Epoch(p), ns.Fence(p), fmt.Sprintf("%s.check.%d", ns, p)}
+	subjects := []string{ns.Epoch(p), ns.Fence(p), ns.Checkpoint(p)}
 	for slot := p; slot < Slots; slot += partitions {
 		for _, kind := range []string{"journal", "snap", "due"} {
 			subjects = append(subjects, fmt.Sprintf("%s.%s.%d.*.*", ns, kind, slot))
@@ -89,19 +95,26 @@ func (ns Subjects) SlotCalls(slot int) string { return fmt.Sprintf("%s.part.%d.c
 // Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
 func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
 
-// Object is the class and name token of a subject of the kinds journal, snap and due:
-// <ns>.<kind>.<slot>.<class>.<token>.
+// Object is the class and name token of a subject of the kinds journal, snap and due, in the slot that they give.
 func (ns Subjects) Object(subject string) (class, token string, ok bool) {
-	rest, ok := strings.CutPrefix(subject, string(ns)+".")
-	parts := strings.Split(rest, ".")
-	if !ok || len(parts) != 4 {
-		return "", "", false
-	}
-	kind, class, token := parts[0], parts[2], parts[3]
-	if kind != "journal" && kind != "snap" && kind != "due" || parts[1] != strconv.Itoa(Slot(class, token)) {
+	_, slot, class, token, ok := ns.SplitObject(subject)
+	if !ok || slot != strconv.Itoa(Slot(class, token)) {
 		return "", "", false
 	}
 	return class, token, true
+}
+
+// SplitObject takes a subject of an object apart, whatever slot it names: <ns>.<kind>.<slot>.<class>.<token>, of the
+// kinds journal, snap and due.
+func (ns Subjects) SplitObject(subject string) (kind, slot, class, token string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, string(ns)+".")
+	kind, rest, _ = strings.Cut(rest, ".")
+	slot, rest, _ = strings.Cut(rest, ".")
+	class, token, four := strings.Cut(rest, ".")
+	if !ok || !four || strings.Contains(token, ".") || kind != "journal" && kind != "snap" && kind != "due" {
+		return "", "", "", "", false
+	}
+	return kind, slot, class, token, true
 }
 
 // SplitCall takes a slot's call subject apart: <ns>.part.<slot>.call.<class>.<token>.<method>.

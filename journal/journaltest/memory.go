@@ -36,6 +36,7 @@ type stream struct {
 	messages []journal.Message // messages[i] is at position i+1
 	last     map[string]journal.Seq
 	damaged  map[journal.Seq]bool
+	tampered bool // by a test, behind the back of whoever has a session
 }
 
 // NewMemory makes an empty server.
@@ -59,7 +60,7 @@ func (m *Memory) Session(ns wire.Subjects, partitions int) *MemorySession {
 func (m *Memory) Truncate(stream string, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.streams[stream]
+	s := m.tamper(stream)
 	s.messages = s.messages[:max(0, len(s.messages)-n)]
 	s.reindex()
 }
@@ -68,14 +69,14 @@ func (m *Memory) Truncate(stream string, n int) {
 func (m *Memory) Overwrite(stream string, seq journal.Seq, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.streams[stream].messages[seq-1].Data = data
+	m.tamper(stream).messages[seq-1].Data = data
 }
 
 // Remove takes one message out of the middle of a stream, as a damaged block may.
 func (m *Memory) Remove(stream string, seq journal.Seq) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.streams[stream]
+	s := m.tamper(stream)
 	s.messages[seq-1] = journal.Message{Seq: seq}
 	s.reindex()
 }
@@ -84,14 +85,27 @@ func (m *Memory) Remove(stream string, seq journal.Seq) {
 func (m *Memory) Damage(stream string, seq journal.Seq) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.streams[stream].damaged[seq] = true
+	m.tamper(stream).damaged[seq] = true
 }
 
 // Publish stores a message that no worker sent.
 func (m *Memory) Publish(stream string, msg journal.Message) journal.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.streams[stream].store(msg)
+	return m.tamper(stream).store(msg)
+}
+
+func (m *Memory) tamper(name string) *stream {
+	s := m.streams[name]
+	s.tampered = true
+	return s
+}
+
+// Tampered tells whether a test changed a stream by one of the methods above.
+func (m *Memory) Tampered(stream string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.streams[stream] != nil && m.streams[stream].tampered
 }
 
 // Messages are all messages of a stream that are not purged.
@@ -315,7 +329,7 @@ func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) i
 		}
 		var found []journal.Message
 		for _, m := range st.messages[min(max(from, 1)-1, st.end()):] {
-			if m.Subject == subject {
+			if m.Subject == subject || subject == ">" && m.Subject != "" {
 				found = append(found, m)
 			}
 		}

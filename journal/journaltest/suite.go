@@ -387,6 +387,9 @@ func testRead(b *bench) {
 	if data := b.read(b.subject("b"), 5); !slices.Equal(data, []string{"6", "8", "10"}) {
 		b.Errorf("%v", data)
 	}
+	if data := b.read(">", 8); !slices.Equal(data, []string{"8", "9", "10"}) {
+		b.Errorf("%v", data)
+	}
 	if data := b.read(b.subject("c"), 1); data != nil {
 		b.Errorf("%v", data)
 	}

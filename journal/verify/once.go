@@ -1,0 +1,141 @@
+package verify
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"github.com/perdure/perdure/journal"
+)
+
+// once is what an object keeps so that no request is applied twice, by the object's own rules: an id until so many newer
+// ones came or so much recorded time went by, a client's numbers from its mark on, until recorded time has passed the
+// latest deadline of the client's requests.
+type once struct {
+	ids     []use            // by order
+	index   map[uint64]int32 // into ids, once there are many
+	order   uint64           // of the next id
+	senders []sender
+}
+
+// use is an id that was used.
+type use struct {
+	id      uint64 // the first half of its hash
+	order   uint64
+	version journal.Version
+	at      int64
+}
+
+// sender is a client that numbers its requests.
+type sender struct {
+	name     string
+	mark     uint64 // its requests below are answered or abandoned
+	deadline int64  // the latest of its requests
+	numbers  []number
+}
+
+type number struct {
+	n        uint64
+	version  journal.Version
+	deadline int64
+}
+
+// indexMin is from how many ids on they are found by an index: most objects have few.
+const indexMin = 32
+
+func half(h journal.Hash) uint64 { return binary.BigEndian.Uint64(h[:8]) }
+
+// checkOnce says whether a commit's request was applied before. recorded is the object's time before the commit.
+func (c *Checker) checkOnce(o *object, commit *journal.Commit, version journal.Version, recorded int64, seq journal.Seq, class, name string) {
+	if s := commit.Session; s != nil {
+		deadline := s.Deadline.UnixNano()
+		if commit.At.UnixNano() > deadline {
+			c.severe(seq, name, Once, "version %d is of %s, and its request expired at %s", version, stamp(commit.At.UnixNano()), stamp(deadline))
+		}
+		from := o.once.sender(s.Sender, recorded)
+		if s.N < from.mark {
+			c.severe(seq, name, Once, "version %d is request %d of client %s, which is below its mark %d: it was answered or abandoned", version, s.N, s.Sender, from.mark)
+		}
+		if i := slices.IndexFunc(from.numbers, func(k number) bool { return k.n == s.N }); i >= 0 {
+			c.severe(seq, name, Once, "request %d of client %s made version %d, and again version %d", s.N, s.Sender, from.numbers[i].version, version)
+			return
+		}
+		from.add(s, version, deadline)
+		return
+	}
+	if commit.ID == "" {
+		return
+	}
+	keep, known := c.cfg.Keep[class]
+	keep = keep.withDefaults()
+	next := use{half(journal.HashOf([]byte(commit.ID))), o.once.order, version, commit.At.UnixNano()}
+	if u := o.once.find(next.id); u != nil && u.kept(o.once.order, recorded, keep) {
+		if known {
+			c.severe(seq, name, Once, "request id %q made version %d, and again version %d", commit.ID, u.version, version)
+		} else {
+			c.warn(seq, name, Once, "request id %q made version %d, and again version %d; the class may keep ids for a shorter time than the default", commit.ID, u.version, version)
+		}
+	}
+	o.once.use(next, recorded, keep)
+}
+
+// kept tells whether the object still keeps an id, when the next one has that order and the recorded time is at.
+func (u *use) kept(order uint64, at int64, keep Keep) bool {
+	return u.order+uint64(keep.Max) >= order && time.Unix(0, u.at).Add(keep.For).UnixNano() >= at
+}
+
+func (o *once) find(id uint64) *use {
+	if o.index != nil {
+		if i, ok := o.index[id]; ok {
+			return &o.ids[i]
+		}
+		return nil
+	}
+	for i := len(o.ids) - 1; i >= 0; i-- {
+		if o.ids[i].id == id {
+			return &o.ids[i]
+		}
+	}
+	return nil
+}
+
+// use notes the next id, and forgets what the object forgets when there are twice as many as it keeps.
+func (o *once) use(u use, recorded int64, keep Keep) {
+	o.order++
+	if len(o.ids) >= 2*keep.Max {
+		o.ids = slices.DeleteFunc(o.ids, func(u use) bool { return !u.kept(o.order, recorded, keep) })
+		o.index = nil
+	}
+	o.ids = append(o.ids, u)
+	if len(o.ids) < indexMin {
+		return
+	}
+	if o.index == nil {
+		o.index = make(map[uint64]int32, len(o.ids))
+		for i := range o.ids {
+			o.index[o.ids[i].id] = int32(i)
+		}
+	}
+	o.index[u.id] = int32(len(o.ids) - 1)
+}
+
+// sender is what is kept of a client, made if there is nothing. Clients that the object has forgotten are let go then.
+func (o *once) sender(name string, recorded int64) *sender {
+	forgotten := func(s sender) bool { return s.deadline < recorded }
+	for i := range o.senders {
+		if o.senders[i].name == name && !forgotten(o.senders[i]) {
+			return &o.senders[i]
+		}
+	}
+	o.senders = append(slices.DeleteFunc(o.senders, forgotten), sender{name: name})
+	return &o.senders[len(o.senders)-1]
+}
+
+func (s *sender) add(n *journal.SessionNumber, version journal.Version, deadline int64) {
+	if n.M > s.mark {
+		s.mark = n.M
+		s.numbers = slices.DeleteFunc(s.numbers, func(k number) bool { return k.n < s.mark })
+	}
+	s.deadline = max(s.deadline, deadline)
+	s.numbers = append(s.numbers, number{n.N, version, deadline})
+}
