@@ -24,6 +24,7 @@ import (
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/jetstream"
+	"github.com/perdure/perdure/journal/verify"
 	"github.com/perdure/perdure/snapshot"
 )
 
@@ -52,6 +53,7 @@ type machine struct {
 	t      testing.TB
 	dir    string
 	server *embed.Server
+	js     *jetstream.Session
 	syncer *Syncer
 	worker *engine.Worker
 	env    engine.Env
@@ -80,7 +82,7 @@ func boot(t testing.TB, dir string, o Options) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	m.js = s
 	kept, err := s.Open(ctx, jetstream.Settings{Partitions: machinePartitions})
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +108,7 @@ func boot(t testing.TB, dir string, o Options) *machine {
 func (m *machine) down() {
 	m.worker.Kill()
 	<-m.ran
+	m.js.Close()
 	m.server.Shutdown()
 	if err := m.syncer.Close(); err != nil {
 		m.t.Error(err)
@@ -347,6 +350,17 @@ func (c *cut) check(answered [objects]int64) {
 		}
 		if next, err := engine.Call(m.env, ref, (*tally).Add, 0); err != nil || next != has+1 {
 			c.t.Errorf("object %d had %d, and goes on with %d, %v", k, has, next, err)
+		}
+	}
+	for p := range machinePartitions {
+		report, err := verify.Partition(c.t.Context(), m.js.Log(p), m.js.Meta(), verify.Config{Namespace: wire.DefaultNamespace, Partition: p, Partitions: machinePartitions})
+		if err != nil {
+			c.t.Error(err)
+		}
+		for _, f := range report.Findings {
+			if f.Severity == verify.Severe || f.Rule != verify.Fence { // the end of a fence may be cut
+				c.t.Error(f)
+			}
 		}
 	}
 }

@@ -202,7 +202,7 @@ var damages = map[string]struct {
 		[]string{"severe last fence"}},
 	"an epoch begins in the fence of another": {
 		func(s *story) { s.begin(); s.seq -= 100; s.messages = s.messages[:len(s.messages)-100]; s.begin() }, Config{},
-		[]string{"severe last-256 fence"}},
+		[]string{"warning last-256 fence"}},
 	"the fence is shorter than the former owner's window": {
 		func(s *story) {
 			s.replace(s.epoch2, `"window":256`, `"window":300`)

@@ -35,6 +35,9 @@ func (c *Checker) checkFence(m journal.Message) {
 	case o.seq == 0 || m.Seq > o.seq+journal.Seq(o.need):
 	case m.Subject == c.subject.fence:
 		o.fillers++
+	case m.Subject == c.subject.epoch: // and what the former owners had in flight is behind this one's fence
+		c.warn(m.Seq, "", Fence, "it begins in the fence of epoch %s: a power cut took the rest of that", o.id)
+		o.need = 0
 	default:
 		c.severe(m.Seq, "", Fence, "it stands in the fence of epoch %s, whose %d places behind sequence %d are for fillers: what the former owner had in flight could be stored", o.id, o.need, o.seq)
 		o.need = 0
