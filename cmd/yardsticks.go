@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 
@@ -13,7 +14,11 @@ import (
 // measured makes this process the system of a `perdure bench`: it serves the yardsticks beside the objects, and ends with
 // whoever started it, when standard input does.
 func (a *app) measured(ctx context.Context, d *dev) (context.Context, error) {
-	var err error
+	// They have no word of who may use them, and show the process's inside.
+	host, _, err := net.SplitHostPort(d.flags.yardsticks)
+	if err != nil || !net.ParseIP(host).IsLoopback() {
+		return ctx, fmt.Errorf("--yardsticks is %q; want a port of this machine alone, such as 127.0.0.1:9090", d.flags.yardsticks)
+	}
 	if d.yard, err = net.Listen("tcp", d.flags.yardsticks); err != nil {
 		return ctx, err
 	}

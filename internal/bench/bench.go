@@ -140,7 +140,7 @@ func (b *bench) own(ctx context.Context, name string, f func(*process) error, ar
 	}
 	defer func() {
 		s.kill()
-		_ = os.RemoveAll(s.Dir) // all goes at the end; this is for the disk meanwhile
+		_ = os.RemoveAll(s.dir) // all goes at the end; this is for the disk meanwhile
 	}()
 	return f(s)
 }

@@ -32,7 +32,7 @@ func runHTTP(ctx context.Context, n int, t httpTarget, long time.Duration) (Load
 		if conns[i], err = net.Dial("tcp", t.address); err != nil {
 			return Load{}, err
 		}
-		defer conns[i].Close()
+		defer func() { _ = conns[i].Close() }() // it is not used any more
 	}
 	return together(ctx, n, long+callTimeout, func(ctx context.Context, i int, began time.Time) (took []time.Duration, err error) {
 		unlink := context.AfterFunc(ctx, func() { _ = conns[i].Close() })
@@ -59,6 +59,7 @@ func exchangeHTTP(out io.Writer, in *bufio.Reader, request []byte) error {
 		return err
 	}
 	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // it was read
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(resp.Status + ": " + string(body))
 	}
@@ -76,11 +77,11 @@ func httpRow(r Row, sync string, objects, callers int) row {
 		if _, err := cs.each(ctx, b.Callers, c.increments()); err != nil {
 			return err
 		}
-		calls := httpTarget{address: s.HTTP, answered: func(object int) { c.acked[object].Add(1) }}
+		calls := httpTarget{address: s.http, answered: func(object int) { c.acked[object].Add(1) }}
 		for _, name := range c.objects {
 			calls.requests = append(calls.requests, httpRequest("/v1/objects/"+c.class+"/"+name+"/call/"+incrementMethod, incrementBody))
 		}
-		nothing := httpTarget{address: s.Yard, requests: [][]byte{httpRequest(barePath, incrementBody)}, answered: func(int) {}}
+		nothing := httpTarget{address: s.yard, requests: [][]byte{httpRequest(barePath, incrementBody)}, answered: func(int) {}}
 		figure := &runner{system: s,
 			run:   func(ctx context.Context, long time.Duration) (Load, error) { return runHTTP(ctx, callers, calls, long) },
 			check: func(ctx context.Context) (int, error) { return c.check(ctx, cs, b.Callers) }}
@@ -103,7 +104,8 @@ func insideRow(r Row, sync string, callers int) row {
 		load := func(pipe string) *runner {
 			return &runner{system: s, run: func(ctx context.Context, long time.Duration) (l Load, err error) {
 				in := insideLoad{Class: c.class, Name: c.objects[0], Callers: callers, For: long, Pipe: pipe}
-				return l, s.exchange(ctx, http.MethodPost, "http://"+s.Yard+insidePath, in, &l)
+				err = s.exchange(ctx, http.MethodPost, "http://"+s.yard+insidePath, in, &l)
+				return l, err
 			}}
 		}
 		figure := load("")

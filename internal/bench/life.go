@@ -84,12 +84,12 @@ func (o *Options) coldObjects() int { return min(200, o.Objects) }
 // wakeCold is the same after a crash that took the store with it: an object is rebuilt from the journal alone, its
 // records spread over those of the others. The first objects are not counted: they find connections and code cold.
 func wakeCold(b *bench, ctx context.Context, r *Row) error {
-	const first = 10
 	return b.own(ctx, r.Name, func(s *process) error {
 		if err := s.begin(ctx); err != nil {
 			return err
 		}
 		objects := b.coldObjects()
+		first := min(10, objects/2)
 		c, cs, err := b.fill(ctx, s, staying, r.Name, objects)
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func wakeCold(b *bench, ctx context.Context, r *Row) error {
 			}
 		}
 		s.kill()
-		if err := os.RemoveAll(filepath.Join(s.Dir, "snapshots")); err != nil {
+		if err := os.RemoveAll(filepath.Join(s.dir, "snapshots")); err != nil {
 			return err
 		}
 		if err := s.begin(ctx); err != nil {
@@ -215,7 +215,7 @@ func (s *process) firstAnswer(ctx context.Context, name, method, want string) (t
 	}
 	var got int
 	err := s.until(ctx, func(ctx context.Context) error {
-		return s.exchange(ctx, http.MethodPost, "http://"+s.HTTP+"/v1/objects/"+staying+"/"+name+"/call/"+method, in, &got)
+		return s.exchange(ctx, http.MethodPost, "http://"+s.http+"/v1/objects/"+staying+"/"+name+"/call/"+method, in, &got)
 	})
 	took := time.Since(began)
 	if err == nil && fmt.Sprint(got) != want {
@@ -249,7 +249,7 @@ func restart(b *bench, ctx context.Context, r *Row) error {
 			r.Calls++
 			r.Rounds = append(r.Rounds, Round{Measured: millis(took)})
 		}
-		if err := s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.HTTP+"/readyz", nil) }); err != nil {
+		if err := s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.http+"/readyz", nil) }); err != nil {
 			return err
 		}
 		cs, err := b.callers(s)

@@ -214,7 +214,7 @@ func syncTime(dir string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // its folder goes
 	took := make([]time.Duration, 100)
 	for i := range took {
 		if _, err := f.Write(make([]byte, 200)); err != nil {

@@ -20,31 +20,31 @@ import (
 // process is a `perdure dev` in a process of its own, with the yardsticks in it. It ends when its standard input does,
 // so nothing is left of it even if this process is killed.
 type process struct {
-	Program string // the binary
-	Dir     string // its data
-	HTTP    string // host:port of the gateway
-	NATS    string
-	Yard    string // host:port of the yardsticks
-	Args    []string
+	program string // the binary
+	dir     string // its data
+	args    []string
+	http    string // host:port of the gateway
+	nats    string // of the NATS server
+	yard    string // of the yardsticks
 
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	stderr  bytes.Buffer // read when the process has ended
+	cmd     *exec.Cmd     // nil: it does not run
+	stderr  bytes.Buffer  // read when it has ended
+	ended   chan struct{} // closed then
 	conns   []*nats.Conn
 	callers *callers // over conns
 }
 
 const startTimeout = 2 * time.Minute
 
-// newSystem prepares a system of the bench's binary below a folder. Its ports are free now.
+// newProcess prepares a process of the bench's binary. Its ports are free now.
 func newProcess(program, dir string, args ...string) (*process, error) {
-	s := &process{Program: program, Dir: dir, Args: args}
-	for _, port := range []*string{&s.HTTP, &s.NATS, &s.Yard} {
+	s := &process{program: program, dir: dir, args: args}
+	for _, port := range []*string{&s.http, &s.nats, &s.yard} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // when all are found, so that they differ
+		defer func() { _ = l.Close() }() // when all are found, so that they differ
 		*port = l.Addr().String()
 	}
 	return s, nil
@@ -52,18 +52,21 @@ func newProcess(program, dir string, args ...string) (*process, error) {
 
 // start starts the process and returns at once.
 func (s *process) start() error {
-	args := append([]string{"dev", "--data", s.Dir, "--listen", s.HTTP, "--nats-listen", s.NATS, "--yardsticks", s.Yard}, s.Args...)
-	s.cmd = exec.Command(s.Program, args...)
+	args := append([]string{"dev", "--data", s.dir, "--listen", s.http, "--nats-listen", s.nats, "--yardsticks", s.yard}, s.args...)
+	c := exec.Command(s.program, args...)
 	s.stderr.Reset()
-	s.cmd.Stderr = &s.stderr
-	var err error
-	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
+	c.Stderr = &s.stderr
+	if _, err := c.StdinPipe(); err != nil { // open until it has ended, or this process has
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
+	if err := c.Start(); err != nil {
 		return fmt.Errorf("start the system: %w", err)
 	}
+	s.cmd, s.ended = c, make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		_ = c.Wait() // how it ended is in stderr
+	}()
 	return nil
 }
 
@@ -72,10 +75,10 @@ func (s *process) begin(ctx context.Context) error {
 	if err := s.start(); err != nil {
 		return err
 	}
-	if err := s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.HTTP+"/readyz", nil) }); err != nil {
+	if err := s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.http+"/readyz", nil) }); err != nil {
 		return err
 	}
-	return s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.Yard+pipePath, nil) })
+	return s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.yard+pipePath, nil) })
 }
 
 // until tries something until it succeeds.
@@ -91,10 +94,12 @@ func (s *process) until(ctx context.Context, try func(ctx context.Context) error
 		}
 		select {
 		case <-tick.C:
+			continue
+		case <-s.ended:
 		case <-ctx.Done():
-			s.kill()
-			return fmt.Errorf("the system does not answer: %w\n%s", err, s.stderr.String())
 		}
+		s.kill()
+		return fmt.Errorf("the system does not answer: %w\n%s", err, s.stderr.String())
 	}
 }
 
@@ -108,15 +113,14 @@ func (s *process) kill() {
 	}
 	s.conns, s.callers = nil, nil
 	_ = s.cmd.Process.Kill() // it may have ended by itself
-	_ = s.cmd.Wait()
-	_ = s.stdin.Close()
+	<-s.ended
 	s.cmd = nil
 }
 
 // connect opens n connections, which end with the process.
 func (s *process) connect(n int) ([]*nats.Conn, error) {
 	for len(s.conns) < n {
-		nc, err := nats.Connect("nats://"+s.NATS, nats.Name("perdure bench"), nats.NoReconnect())
+		nc, err := nats.Connect("nats://"+s.nats, nats.Name("perdure bench"), nats.NoReconnect())
 		if err != nil {
 			return nil, fmt.Errorf("connect to the system: %w", err)
 		}
@@ -157,12 +161,14 @@ func (s *process) exchange(ctx context.Context, method, url string, in, out any)
 }
 
 func (s *process) memory(ctx context.Context) (m memoryUse, err error) {
-	return m, s.get(ctx, "http://"+s.Yard+memoryPath, &m)
+	err = s.get(ctx, "http://"+s.yard+memoryPath, &m)
+	return m, err
 }
 
 // cpu is how much processor time the process has taken.
 func (s *process) cpu(ctx context.Context) (took time.Duration, err error) {
-	return took, s.get(ctx, "http://"+s.Yard+cpuPath, &took)
+	err = s.get(ctx, "http://"+s.yard+cpuPath, &took)
+	return took, err
 }
 
 // resident is how much memory the system counts for the process, in bytes.

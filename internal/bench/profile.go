@@ -51,7 +51,7 @@ func (b *bench) during(ctx context.Context, r *Row, side, name string, s *proces
 }
 
 func (s *process) fetchProfile(ctx context.Context, name, file string) error {
-	url := fmt.Sprintf("http://%s%s%s?seconds=%d", s.Yard, pprofPath, name, profileFor/time.Second)
+	url := fmt.Sprintf("http://%s%s%s?seconds=%d", s.yard, pprofPath, name, profileFor/time.Second)
 	switch name {
 	case "cpu":
 		url = strings.Replace(url, "cpu", "profile", 1)
