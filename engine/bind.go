@@ -193,7 +193,12 @@ func (a *activation[T]) Invoke(ctx *Ctx, method string, in []byte) ([]byte, erro
 	if err := decodeArgument(in, arg.Interface()); err != nil {
 		return nil, Errorf(Invalid, "argument of %s: %w", method, err)
 	}
-	out := m.Func.Call([]reflect.Value{reflect.ValueOf(a.self), reflect.ValueOf(ctx), arg.Elem()})
+	in0 := reflect.ValueOf(ctx)
+	if m.Type.In(1) == viewType { // as it is asked for, or Call would look through the methods of both
+		var v View = ctx
+		in0 = reflect.ValueOf(&v).Elem()
+	}
+	out := m.Func.Call([]reflect.Value{reflect.ValueOf(a.self), in0, arg.Elem()})
 	if err, _ := out[1].Interface().(error); err != nil {
 		return nil, remote(err)
 	}

@@ -162,6 +162,7 @@ func (s *Syncer) run() {
 	defer close(s.opened)
 	tick := time.NewTicker(min(s.o.Every, noteEvery))
 	defer tick.Stop()
+	last := 0 // how many waited for the last round
 	for {
 		select {
 		case <-s.closing:
@@ -169,10 +170,14 @@ func (s *Syncer) run() {
 		case <-s.wake:
 		case <-tick.C:
 		}
+		if !s.pause(last) {
+			return
+		}
 		s.mu.Lock()
 		waiting := s.waiting
 		s.waiting = nil
 		s.mu.Unlock()
+		last = len(waiting)
 		if err := s.round(waiting, time.Since(s.synced) >= s.o.Every); err != nil {
 			s.mu.Lock()
 			s.failed = err
@@ -189,6 +194,29 @@ func (s *Syncer) run() {
 		}
 	}
 }
+
+// pause lets more come when many do: a sync costs the same for all of them, and where many wait the processor is short. It
+// returns false when the syncer closes.
+func (s *Syncer) pause(many int) bool {
+	if many < pauseFrom {
+		return true
+	}
+	t := time.NewTimer(min(time.Duration(many)*pauseEach, pauseMax))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.closing:
+		return false
+	}
+}
+
+// A pause is shorter than it takes to serve those who waited.
+const (
+	pauseFrom = 8
+	pauseEach = 5 * time.Microsecond
+	pauseMax  = time.Millisecond
+)
 
 // tell runs the opens of the rounds that have ended, while the next one syncs.
 func (s *Syncer) tell() {
