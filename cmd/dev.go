@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -66,6 +68,9 @@ cut at most about that much.`,
 	_ = flags.MarkHidden("yardsticks") // for bench
 	return c
 }
+
+// gcPercent is half as much work for the garbage collector as Go's default, for half as much memory again.
+const gcPercent = 200
 
 // syncInterval reads --sync: 0 is always.
 func syncInterval(s string) (time.Duration, error) {
@@ -127,6 +132,9 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 	}
 	if f.memoryMB < 1 || f.partitions < 0 || f.partitions > wire.Slots {
 		return usage(c, "--memory is %d, want at least 1; --partitions is %d, want 1 to %d", f.memoryMB, f.partitions, wire.Slots)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	d := &dev{flags: f, every: every, classes: a.classes, log: log, ns: wire.Subjects(a.nats.namespace), failed: make(chan error, 1)}
 	// Ports first, then the folder's lock: nothing is touched by a second one.
