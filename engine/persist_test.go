@@ -282,3 +282,17 @@ func wantStopped(t *testing.T, err error) {
 		t.Error("it is served")
 	}
 }
+
+// TestAStoreThatFailedIsNotWrittenAgain: a batch that failed may have been taken for written, and what comes after it
+// would lack it. A worker that drains goes on for a while.
+func TestAStoreThatFailedIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.add(worker, "a")
+	ep := worker.epochs[partitionOf("register", "a")].Load()
+	_ = worker.storeFailed(errors.New("simulated"))
+	if err := ep.write(func() error { t.Error("it is written"); return nil }); err == nil {
+		t.Error("whoever wrote is told nothing")
+	}
+}

@@ -243,7 +243,7 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 			if err := r.apply(m, rec); err != nil {
 				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: err}
 			}
-			if spill && s.tailBytes > flushBytes {
+			if spill && s.tailBytes > ep.w.when.flushBytes {
 				if err := r.spill(ep); err != nil {
 					return err
 				}

@@ -323,9 +323,14 @@ func (s *session) enter(ctx context.Context, ep *epoch, w witness, rev journal.S
 }
 
 // release ends the epoch in the log, so that another may follow at once. From sending it on nothing is answered,
-// whatever its outcome.
+// whatever its outcome. It has no fillers, so it is not sent while an append is in flight that could be stored behind it;
+// then the lease, which is closed next, says that another may follow.
 func (s *session) release(ep *epoch) {
 	ep.end(errStopped)
+	if n := ep.committer.inFlight(); n > 0 {
+		s.w.log.Warn("partition not released; its last appends have no answer", "partition", ep.p, "in_flight", n)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
 	defer cancel()
 	record := journal.EpochRecord{Release: true, Epoch: ep.id, Before: ep.id.Number - 1, Worker: s.w.cfg.ID, Incarnation: s.incarnation,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +28,10 @@ type Worker struct {
 	memory atomic.Int64 // of the objects in memory
 	queued atomic.Int64 // bytes of the requests that wait
 	full   atomic.Pointer[error]
+	broken atomic.Bool             // the store failed: no more is written into it
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	index  index
+	when   thresholds
 
 	life  context.Context // ends when Run is to end, with the reason as its cause
 	kill  context.CancelCauseFunc
@@ -56,7 +57,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{},
-		ended: make(chan struct{})}
+		when: usual, ended: make(chan struct{})}
 	w.index.complete = make([]atomic.Bool, cfg.Partitions)
 	w.client = NewClient(w)
 	w.life, w.kill = context.WithCancelCause(context.Background())
@@ -103,7 +104,10 @@ const (
 	lastBackoff  = 2 * time.Second
 )
 
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+// jitter spreads what would come at once. Its chance is that of the tokens, so that a simulation has one seed.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(uint64(newToken())%uint64(d))
+}
 
 // Kill ends the worker as a crash would: nothing is finished, written or released. It returns when Run has.
 func (w *Worker) Kill() {
@@ -166,7 +170,9 @@ func (w *Worker) listen(ep *epoch) (stop func(), err error) {
 	if w.cfg.Listen == nil {
 		return func() {}, nil
 	}
-	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) { w.submit(w.life, r, reply) })
+	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) {
+		w.submit(context.Background(), r, reply) // not the worker's life: who drains finishes what it has
+	})
 }
 
 // alarm stops serving a partition and says why, in the log once and wherever somebody looks.
@@ -313,6 +319,7 @@ func (w *Worker) mayWrite() error {
 
 // storeFailed shuts the worker down: its cache does not work. The journal has everything.
 func (w *Worker) storeFailed(err error) error {
+	w.broken.Store(true)
 	err = fmt.Errorf("snapshot store: %w", err)
 	w.log.Error("snapshot store failed; the worker stops", "err", err)
 	w.kill(err)
