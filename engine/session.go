@@ -24,10 +24,10 @@ type session struct {
 	incarnation journal.Incarnation
 	until       atomic.Int64 // the lease is trusted until then, on the clock for durations; 0: it is void
 
-	mu    sync.Mutex // held while the lease is written
-	lease leaseValue
-	rev   journal.Seq
-	trust trust
+	writing chan struct{} // has an element while the lease is written, which guards what follows
+	lease   leaseValue
+	rev     journal.Seq
+	trust   trust
 }
 
 // valid tells whether the lease may be relied on now.
@@ -131,8 +131,12 @@ func (s *session) renew(ctx context.Context) error {
 
 // write renews the lease with a change. Trust counts from before it was sent.
 func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.trust.term/2)
 	defer cancel()
 	next := s.lease

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +59,13 @@ type simPartition struct {
 	end      journal.Seq
 	released bool
 	spent    journal.Seq // positions up to it were lost and accepted as lost: none is used again for a record
-	due      bool        // a witness knows of a loss: nothing is served
+	due      bool        // the key of the partition tells of a loss: nothing is served
+	knowing  []*life     // and so do these workers, as long as they live
+}
+
+// lost tells whether somebody knows that the stream lost something.
+func (p *simPartition) lost() bool {
+	return p.due || slices.ContainsFunc(p.knowing, func(l *life) bool { return !l.dead })
 }
 
 func (s *sim) history(id snapshot.ID) *history {
@@ -203,7 +210,8 @@ func (s *sim) asked(h *history, c *journal.Commit, out told) (ask, string) {
 	}
 	caller := s.history(snapshot.ID(strings.ReplaceAll(c.Caller.Claimed, "/", ".")))
 	for _, l := range s.lives {
-		if t := l.turn(caller.id); t != nil && t.req.Method == "pass" && t.version > caller.version() {
+		var in ask
+		if t := l.turn(caller.id); t != nil && !l.dead && json.Unmarshal(t.req.Body, &in) == nil && in.N == out.N && t.version > caller.version() {
 			s.failed("I4", "%s calls %s at version %d, of which the journal has %d", caller.id, h.id, t.version, caller.version())
 		}
 	}
@@ -267,7 +275,7 @@ func (s *sim) replied(d *delivery, reply Reply, err error) {
 		s.repliedError(d, h, asError(err))
 		return
 	}
-	if part.due {
+	if part.lost() {
 		s.failed("I2", "%s is answered although a witness knows that the journal went back", r)
 	}
 	v := reply.Version

@@ -404,22 +404,11 @@ func (s *sim) power(a uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count("power cuts")
-	known := make([]journal.Seq, s.partitions) // to the workers that go on
-	for p := range known {
-		for _, l := range s.lives {
-			if ep := l.w.epochs[p].Load(); !l.dead && ep != nil {
-				known[p] = max(known[p], ep.committer.high())
-			}
-			if !l.dead {
-				known[p] = max(known[p], l.w.known(p, 0))
-			}
-		}
-	}
 	if !s.durable {
 		s.mem.Revert(int(a>>4) % 6)
 	}
 	for p := range s.parts {
-		s.loseEnd(p, journal.Seq(a>>8)%40>>(p%2), known[p])
+		s.loseEnd(p, journal.Seq(a>>8)%40>>(p%2))
 	}
 	s.ghosts = nil
 	for _, w := range s.writers {

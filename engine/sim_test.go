@@ -75,6 +75,9 @@ func TestSimulation(t *testing.T) {
 	}
 	counts := map[string]int{}
 	for seed := from; seed < from+uint64(n); seed++ {
+		if os.Getenv("PROGRESS") != "" {
+			fmt.Println("seed", seed)
+		}
 		p, script := drawn(seed)
 		out := simulate(t, seed, p, script, verbose)
 		for k, v := range out.counts {

@@ -128,7 +128,7 @@ func (w *Worker) session(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer js.Close()
-	return (&session{w: w, js: js}).run(ctx)
+	return (&session{w: w, js: js, writing: make(chan struct{}, 1)}).run(ctx)
 }
 
 // own begins epochs of a partition and serves them, one after the other, until ctx is done.
