@@ -188,13 +188,14 @@ func (s *session) closeAs(ctx context.Context, key string, seen lease, inc journ
 
 // closeLease closes the lease of another worker's incarnation: when its key has not changed for a term and a tenth by
 // this worker's clock. It returns without error when the lease is closed, and also when it lives: the caller looks again.
-func (s *session) closeLease(ctx context.Context, worker string, seen lease, inc journal.Incarnation) error {
+func (s *session) closeLease(ctx context.Context, p int, worker string, seen lease, inc journal.Incarnation) error {
 	if worker == s.w.cfg.ID {
 		// A later life of this worker was here and the bucket lost it. The lock on the data folder proves that it is gone.
 		return s.write(ctx, func(l *leaseValue) { l.Gone = append(l.Gone, inc) })
 	}
 	wait := takerWait(max(seen.term(), s.w.cfg.LeaseTerm))
 	s.w.log.Info("waiting for the lease of another worker to run out", "worker", worker, "wait", wait)
+	wait += time.Duration(p) * 100 * time.Microsecond // one partition closes it, and the others see that
 	if err := sleep(ctx, wait); err != nil {
 		return err
 	}
@@ -228,7 +229,7 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 			}
 		}
 		if mayFollow(last, s.w.cfg.ID, s.incarnation, holder) == mustWait {
-			if err := s.closeLease(ctx, last.Worker, holder, last.Incarnation); err != nil {
+			if err := s.closeLease(ctx, p, last.Worker, holder, last.Incarnation); err != nil {
 				return nil, err
 			}
 			continue

@@ -110,11 +110,10 @@ func (s *sim) look() {
 		for _, method := range []string{"look", "put"} {
 			for tries := 0; s.failure.Load() == nil; tries++ {
 				r, version := s.lookAt(string(rune('a'+i)), method)
-				// A store may know of a loss that nothing else does: an alarm, which is accepted, or, if the object was
-				// changed elsewhere since, an object that is stopped.
-				alarm := s.lossy && r.err != nil && asError(r.err).Code == Unavailable
+				// What was lost before may end an epoch now. A store may know of a loss that nothing else does: then there is
+				// an alarm, which is accepted, or, if the object was changed elsewhere since, the object is stopped.
 				stopped := s.lossy && r.err != nil && asError(r.err).Code == Internal
-				if alarm && tries < 4 {
+				if r.err != nil && asError(r.err).Retryable() && tries < 4 {
 					s.run(time.Second)
 					s.restore()
 					continue

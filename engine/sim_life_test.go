@@ -67,8 +67,14 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 				delete(l.serve, p)
 			}, nil
 		},
-		CheckFold: func(err error) { s.failed("I6", "%v", err) },
-		Log:       slog.New(slog.NewTextHandler(simLogger{l}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: withoutTime})),
+		CheckFold: func(err error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !l.dead { // its store swallows what it writes
+				s.failed("I6", "%v", err)
+			}
+		},
+		Log: slog.New(slog.NewTextHandler(simLogger{l}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: withoutTime})),
 	}
 	if s.durable {
 		cfg.Durable = func(stream string, seq journal.Seq, open func()) { s.awaitSync(l, stream, seq, open) }

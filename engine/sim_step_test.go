@@ -131,6 +131,15 @@ func (s *sim) possible() (events []event) {
 	return events
 }
 
+// appends is what is possible; of that, if so asked and if there are any, only appends and their answers.
+func (s *sim) appends(only bool) []event {
+	all := s.possible()
+	if some := slices.DeleteFunc(slices.Clone(all), func(e event) bool { return e.writer == nil }); only && len(some) > 0 {
+		return some
+	}
+	return all
+}
+
 // happen lets something happen; half of it, if it has two halves.
 func (s *sim) happen(e event, half bool) {
 	s.say("  %s%s", e, map[bool]string{true: " (done; the answer is on its way)"}[half])
@@ -193,7 +202,7 @@ func (s *sim) do(st simStep) {
 		s.say("call: %s", r)
 		s.rest()
 	case stepGo, stepHalf:
-		if e, ok := pick(s.possible(), st.a); ok {
+		if e, ok := pick(s.appends(st.kind == stepHalf && st.a>>16%2 == 0), st.a); ok {
 			s.happen(e, st.kind == stepHalf && e.append == nil && e.delivery == nil && e.sync == nil)
 		}
 	case stepSettle:
@@ -224,8 +233,8 @@ func (s *sim) do(st simStep) {
 
 // spoil loses something that is under way, or lets a replica answer that is behind.
 func (s *sim) spoil(st simStep) {
-	e, ok := pick(s.possible(), st.a)
 	how := int(st.a >> 16)
+	e, ok := pick(s.appends(how%2 == 0 && st.kind == stepLose), st.a)
 	switch {
 	case !ok:
 	case st.kind == stepBehind:

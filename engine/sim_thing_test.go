@@ -120,7 +120,8 @@ func (t *thing) Spoil(ctx *Ctx, in ask) (told, error) {
 
 // Pass calls another object and keeps the version that it was told.
 func (t *thing) Pass(ctx *Ctx, in ask) (told, error) {
-	r, err := Call(ctx, Ref[*thing]{"thing", in.To}, (*thing).Put, ask{N: in.N, Key: "from"})
+	r, err := Call(ctx, Ref[*thing]{"thing", in.To}, (*thing).Put, ask{N: in.N, Key: "from"},
+		Limit(4*time.Second)) // before the turn's own limit: its context and whoever gives it up would come at one instant
 	if err != nil {
 		return told{}, err
 	}

@@ -77,9 +77,12 @@ type profile struct {
 	weights             [stepKinds]int
 }
 
+// Timers that fire at one instant come in an order that nothing decides. So the periods have no common multiple that
+// matters, and each step takes a moment.
 const (
-	simTerm       = 2 * time.Second
-	simAckTimeout = 3 * time.Second
+	simTerm       = 2037 * time.Millisecond
+	simAckTimeout = 3101 * time.Millisecond
+	simMoment     = 1009 * time.Nanosecond
 )
 
 // profileOf draws a profile: in each some faults are frequent and others do not happen, so that all kinds of their

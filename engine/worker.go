@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if w.clock.Boot()-began > lastBackoff {
 			backoff = firstBackoff
 		}
-		_ = sleep(life, jitter(backoff)) // its end is seen above
+		_ = sleep(life, jitter(backoff, w.cfg.ID, w.clock.Boot())) // its end is seen above
 	}
 }
 
@@ -104,9 +105,12 @@ const (
 	lastBackoff  = 2 * time.Second
 )
 
-// jitter spreads what would come at once. Its chance is that of the tokens, so that a simulation has one seed.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + time.Duration(uint64(newToken())%uint64(d))
+// jitter spreads what would come at once: by who waits, and since when. It draws nothing, so that a simulation repeats
+// whichever goroutine comes first.
+func jitter(d time.Duration, who ...any) time.Duration {
+	h := fnv.New64a()
+	fmt.Fprintln(h, who...)
+	return d/2 + time.Duration(h.Sum64()%uint64(d))
 }
 
 // Kill ends the worker as a crash would: nothing is finished, written or released. It returns when Run has.
@@ -151,7 +155,7 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 			return
 		}
 		w.log.Warn("partition not owned", "partition", p, "err", err)
-		_ = sleep(ctx, jitter(backoff))
+		_ = sleep(ctx, jitter(backoff, w.cfg.ID, p, w.clock.Boot()))
 	}
 }
 
