@@ -126,10 +126,9 @@ func (ep *epoch) end(cause error) {
 }
 
 // write writes into the store, unless the epoch is over: the next one has begun then, perhaps, and the store is its own.
-// Nor after a write that failed: what it was to write counts as written, and the next would leave it out.
 func (ep *epoch) write(f func() error) error {
 	ep.mu.Lock()
-	over := ep.over.Load() || ep.w.broken.Load()
+	over := ep.over.Load()
 	if !over {
 		ep.writing.Add(1)
 	}
@@ -139,6 +138,14 @@ func (ep *epoch) write(f func() error) error {
 	}
 	defer ep.writing.Done()
 	return f()
+}
+
+// storeFailed ends the epoch, before anything else runs in it, and the worker: what was to be written counts as written in
+// memory, so an object would take a repeat for new, and its next write would leave it out.
+func (ep *epoch) storeFailed(err error) error {
+	err = ep.w.storeFailed(err)
+	ep.end(err)
+	return err
 }
 
 // waitWritten waits for what is being written when the epoch is over: before another one begins, or the store is closed.

@@ -74,7 +74,7 @@ func (o *object) flush(at position, folded []byte) (ok bool) {
 	o.mu.Unlock()
 	err := o.ep.write(func() error { return s.flush(o.ep.w.store, b, folded) })
 	if err != nil && !errors.Is(err, errEpochOver) {
-		_ = o.ep.w.storeFailed(err) // the worker shuts down; the journal has everything
+		_ = o.ep.storeFailed(err) // the worker shuts down; the journal has everything
 	}
 	return err == nil
 }
@@ -160,7 +160,7 @@ func (o *object) maybeSnapshot(records int) {
 	}
 	view, err := o.ep.w.store.View()
 	if err != nil {
-		_ = o.ep.w.storeFailed(err)
+		_ = o.ep.storeFailed(err)
 		return
 	}
 	o.snapping = true
@@ -191,7 +191,7 @@ func (o *object) snapshotStored(b base, last journal.Seq, parts, size int) {
 	s.base.Bytes -= b.Bytes
 	if err := o.ep.write(func() error { return s.saveBase(o.ep.w.store) }); err != nil {
 		if !errors.Is(err, errEpochOver) {
-			_ = o.ep.w.storeFailed(err)
+			_ = o.ep.storeFailed(err)
 		}
 		return
 	}
@@ -258,7 +258,7 @@ func (o *object) purge() {
 	}
 	before := older.Covers // the record that the snapshot names stays: it is the chain's next link
 	if named, err := s.oldestNamed(); err != nil {
-		_ = o.ep.w.storeFailed(err)
+		_ = o.ep.storeFailed(err)
 		return
 	} else if named != 0 {
 		before = min(before, named)

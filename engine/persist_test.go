@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -283,16 +284,39 @@ func wantStopped(t *testing.T, err error) {
 	}
 }
 
-// TestAStoreThatFailedIsNotWrittenAgain: a batch that failed may have been taken for written, and what comes after it
-// would lack it. A worker that drains goes on for a while.
-func TestAStoreThatFailedIsNotWrittenAgain(t *testing.T) {
+// TestARepeatIsKnownWhenTheStoreFails: what a write that failed was to write counts as written in memory. A worker that
+// drains goes on for a while.
+func TestARepeatIsKnownWhenTheStoreFails(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)
-	worker := w.worker("w")
-	w.add(worker, "a")
-	ep := worker.epochs[partitionOf("register", "a")].Load()
-	_ = worker.storeFailed(errors.New("simulated"))
-	if err := ep.write(func() error { t.Error("it is written"); return nil }); err == nil {
-		t.Error("whoever wrote is told nothing")
+	store := &failingStore{Store: snapshot.NewMemory()}
+	worker := w.worker("w", func(c *Config) { c.Store = store })
+	w.ready(worker)
+	name := t.Name()
+	add := Request{Class: "register", Name: name, Method: "add", Body: []byte("1"), ID: "once"}
+	must(worker.Do(t.Context(), add))(t)
+	o := residentObject(worker, "register", name)
+	pair := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+	gates.Store(name, pair)
+	worker.submit(context.Background(), Request{Class: "register", Name: name, Method: "block", Body: []byte("1")}, func(Reply, error) {})
+	<-pair[0]
+	answered := make(chan error, 1)
+	worker.submit(context.Background(), add, func(_ Reply, err error) { answered <- err })
+	store.fail.Store(true)
+	o.chore(func() { // between the two turns
+		o.mu.Lock()
+		at := o.acked
+		o.mu.Unlock()
+		o.flush(at, nil)
+	})
+	close(pair[1])
+	<-answered
+	<-worker.ended
+	n := 0
+	for _, m := range w.server.Messages(stream(registers.Get(name))) {
+		n += strings.Count(string(m.Data), `"id":"once"`)
+	}
+	if n != 1 {
+		t.Errorf("the request is in the journal %d times", n)
 	}
 }

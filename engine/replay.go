@@ -329,7 +329,7 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 	if err := ep.write(func() error { return into.Apply(s.id, batch) }); errors.Is(err, errEpochOver) {
 		return err
 	} else if err != nil {
-		return ep.w.storeFailed(err)
+		return ep.storeFailed(err)
 	}
 	*s = *newState(into, s.id, s.class)
 	return s.load()

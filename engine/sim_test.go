@@ -151,6 +151,9 @@ func tellOne(t *testing.T, seed uint64) {
 
 func reportFailure(t *testing.T, seed uint64, p profile, script []simStep, f *failure) {
 	t.Helper()
+	if os.Getenv("SIM_QUICK") != "" {
+		t.Fatalf("seed %d: %s", seed, f)
+	}
 	short := shrink(t, seed, p, script, f.property)
 	out := simulate(t, seed, p, short, true)
 	t.Fatalf("seed %d: %s\n%d of its %d steps are enough for %s:\n%s\nSEED=%d go test ./engine -run TestSimulation tells the whole story",
@@ -247,7 +250,8 @@ type shard struct {
 	cmd    *exec.Cmd
 	out    *bufio.Scanner
 	seed   string // that it tells
-	said   bytes.Buffer
+	said   strings.Builder
+	wrote  bytes.Buffer // to standard error
 	counts map[string]int
 	loud   bool
 	of     uint64
@@ -256,7 +260,7 @@ type shard struct {
 func (sh *shard) start(which string) error {
 	sh.cmd = exec.Command(cmp.Or(os.Getenv("SIM_BINARY"), os.Args[0]), "-test.run=^TestSimulation$", "-test.timeout=0")
 	sh.cmd.Env = append(os.Environ(), "SIM_SHARD="+which, "GOMAXPROCS=1")
-	sh.cmd.Stderr = &sh.said
+	sh.cmd.Stderr = &sh.wrote
 	out, err := sh.cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -286,7 +290,7 @@ func (sh *shard) listen() bool {
 	}
 	err := cmp.Or(sh.out.Err(), sh.cmd.Wait())
 	if err != nil {
-		fmt.Fprintln(&sh.said, err)
+		fmt.Fprintf(&sh.said, "%s%v\n", sh.wrote.String(), err)
 	}
 	return err == nil
 }

@@ -29,7 +29,6 @@ type Worker struct {
 	memory atomic.Int64 // of the objects in memory
 	queued atomic.Int64 // bytes of the requests that wait
 	full   atomic.Pointer[error]
-	broken atomic.Bool             // the store failed: no more is written into it
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	index  index
 	when   thresholds
@@ -323,7 +322,6 @@ func (w *Worker) mayWrite() error {
 
 // storeFailed shuts the worker down: its cache does not work. The journal has everything.
 func (w *Worker) storeFailed(err error) error {
-	w.broken.Store(true)
 	err = fmt.Errorf("snapshot store: %w", err)
 	w.log.Error("snapshot store failed; the worker stops", "err", err)
 	w.kill(err)
