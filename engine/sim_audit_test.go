@@ -121,6 +121,7 @@ func (s *sim) epochStored(p int, part *simPartition, m journal.Message, by *life
 		s.failed("I8", "epoch %d after epoch %d", r.Epoch.Number, part.last.Epoch.Number)
 	}
 	if !r.Release {
+		part.knowing = slices.DeleteFunc(part.knowing, func(l *life) bool { return l != by }) // its fillers lift the stream: nobody sees the loss now
 		s.count("epochs")
 		if !part.released && part.last.Worker != "" && part.last.Worker != r.Worker {
 			s.count("epochs taken from another worker")

@@ -71,11 +71,11 @@ func (s *sim) call(a uint32) *simRequest {
 	name := func(i int) string { return string(rune('a' + i%s.objects)) }
 	s.mu.Lock()
 	r.in = ask{N: int64(len(s.requests) + 1), Key: fmt.Sprint("k", a%4)}
-	if r.method == "pass" {
-		r.in.To = name(object + 1 + int(a/4)%max(1, s.objects-1))
-	}
-	if s.objects == 1 && r.method == "pass" {
-		r.method, r.in.To = "put", ""
+	switch above := s.objects - 1 - object; { // two that call each other would wait until one gives up
+	case r.method == "pass" && above > 0:
+		r.in.To = name(object + 1 + int(a/4)%above)
+	case r.method == "pass":
+		r.method = "put"
 	}
 	r.object, r.partition = snapshot.ID("thing."+name(object)), s.partitionOf(name(object))
 	s.requests = append(s.requests, r)
