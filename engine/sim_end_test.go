@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/journal"
@@ -26,13 +27,22 @@ func (s *sim) end() {
 		c.wall.Store(0)
 	}
 	s.mu.Unlock()
-	s.ghost(simStep{kind: stepForget})
+	if len(s.requests)%2 == 0 {
+		s.ghost(simStep{kind: stepForget})
+	}
 	for i, l := range s.alive() { // a call from a turn does not find an object that another worker has
 		if i > 0 {
 			s.killOne(l)
 		}
 	}
 	s.run(time.Second) // the disk is looked at each second
+	s.restore()
+	for late := true; late && s.failure.Load() == nil; { // whatever comes now comes too late
+		before := len(s.story)
+		s.ghost(simStep{kind: stepGhost, a: 1 << 16})
+		s.rest()
+		late = strings.Contains(s.story[before], "late:")
+	}
 	s.restore()
 	s.requestsEnd()
 	s.look()

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
@@ -38,6 +39,7 @@ type simOp struct {
 	key     string
 	serial  int
 	apply   func(lag int) error // as the server does it; lag is how far behind the replica is that answers
+	asked   time.Time
 	applied bool
 	err     error
 	done    chan struct{}
@@ -89,7 +91,10 @@ func (s *sim) wait(ctx context.Context, o *simOp) error {
 		s.mu.Unlock()
 		return err
 	}
-	o.done = make(chan struct{})
+	o.done, o.asked = make(chan struct{}), time.Now()
+	if o.kind == opLease && s.slowLease && !o.life.stalled {
+		o.applied, o.err = true, o.apply(0)
+	}
 	s.ops = append(s.ops, o)
 	s.mu.Unlock()
 	select {

@@ -35,3 +35,24 @@ func shrink(t *testing.T, seed uint64, p profile, script []simStep, property str
 		}
 	}
 }
+
+// TestAFailingStoryIsShrunk: a property fails when an append is lost and a process is killed. What is left of a long
+// story is one call, its way to the worker, and the loss: processes are killed at the end of every story.
+func TestAFailingStoryIsShrunk(t *testing.T) {
+	defer oneCore()()
+	p, script := drawn(1)
+	p.planted, p.partitions = true, 1
+	p.immediate = [opKinds]bool{true, true, true, true, true, true}
+	script = append([]simStep{{stepCall, 0}, {stepGo, 0}, {stepLose, 0}, {stepRun, 0}, {stepKill, 0}}, script...)
+	fails := func(script []simStep) bool {
+		f := simulate(t, 1, p, script, false).failure
+		return f != nil && f.property == "I0"
+	}
+	if !fails(script) {
+		t.Fatal("the planted fault does not show")
+	}
+	short := shrink(t, 1, p, script, "I0")
+	if !slices.Equal(short, []simStep{{stepCall, 0}, {stepGo, 0}, {stepLose, 0}}) {
+		t.Errorf("%d of %d steps are left: %v", len(short), len(script), short)
+	}
+}

@@ -22,6 +22,7 @@ type stepKind uint8
 
 const (
 	stepCall   stepKind = iota // a caller calls
+	stepBurst                  // several call, and their appends are under way
 	stepGo                     // one thing that is under way happens
 	stepSettle                 // all that is under way happens
 	stepRun                    // time passes, and all that is under way happens
@@ -48,7 +49,7 @@ const (
 
 const lastUsualStep = int(stepRun)
 
-var stepWeights = [stepKinds]int{stepCall: 60, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
+var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
 	stepCopy: 12, stepPass: 8, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
 	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3}
 
@@ -105,7 +106,8 @@ func (s *sim) possible() (events []event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.ops {
-		if !o.life.stalled || o.session == nil {
+		slow := s.slowLease && o.kind == opLease && o.applied && time.Since(o.asked) < simSlow
+		if !slow && (!o.life.stalled || o.session == nil) {
 			events = append(events, event{op: o})
 		}
 	}
@@ -201,6 +203,15 @@ func (s *sim) do(st simStep) {
 		r := s.call(st.a)
 		s.say("call: %s", r)
 		s.rest()
+	case stepBurst:
+		for i := range 3 + st.a%6 {
+			r := s.call(st.a>>3 + i*3571)
+			s.say("call: %s, at once", r)
+			s.rest()
+			if i := slices.IndexFunc(s.sending, func(d *delivery) bool { return d.request == r }); i >= 0 {
+				s.happen(event{delivery: s.sending[i]}, false)
+			}
+		}
 	case stepGo, stepHalf:
 		if e, ok := pick(s.appends(st.kind == stepHalf && st.a>>16%2 == 0), st.a); ok {
 			s.happen(e, st.kind == stepHalf && e.append == nil && e.delivery == nil && e.sync == nil)
@@ -393,9 +404,10 @@ func (s *sim) ghost(st simStep) {
 		return
 	}
 	s.mu.Unlock()
-	e := event{writer: late[i]}
-	s.say("  late: %s", e)
-	late[i].arrive()
+	for n := 1 + st.a>>16%2*journal.Window; n > 0 && len(late[i].sent) > 0; n-- { // the next, or all of its
+		s.say("  late: %s", event{writer: late[i]})
+		late[i].arrive()
+	}
 }
 
 // power is a power cut of the journal: streams and keys lose their ends, and all connections end with it. What was

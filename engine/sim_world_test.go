@@ -70,6 +70,8 @@ type profile struct {
 	partitions, objects int
 	purge, durable      bool
 	lossy               bool // the journal may lose its end
+	slowLease           bool // a change of a lease is done at once, and its answer takes nearly as long as it may
+	planted             bool // a property fails that no worker breaks, for the test of shrinking
 	immediate           [opKinds]bool
 	recordMax           int
 	when                thresholds
@@ -83,6 +85,7 @@ const (
 	simTerm       = 2037 * time.Millisecond
 	simAckTimeout = 3101 * time.Millisecond
 	simMoment     = 1009 * time.Nanosecond
+	simSlow       = 930 * time.Millisecond
 )
 
 // profileOf draws a profile: in each some faults are frequent and others do not happen, so that all kinds of their
@@ -102,6 +105,9 @@ func profileOf(r *rand.Rand) profile {
 	}
 	for k := range p.immediate {
 		p.immediate[k] = r.IntN(3) > 0
+	}
+	if r.IntN(6) == 0 {
+		p.slowLease, p.immediate[opLease] = true, false
 	}
 	for k, w := range stepWeights {
 		p.weights[k] = w
@@ -163,6 +169,9 @@ func (s *sim) rest() {
 	s.writers = slices.DeleteFunc(s.writers, func(w *simWriter) bool { return (w.closed || w.c.closed) && len(w.sent) == 0 })
 	for p := range s.parts {
 		s.oneOwner(p, &s.parts[p])
+	}
+	if s.planted && s.counts["appends lost"] > 0 && s.counts["kills"] > 0 {
+		s.failed("I0", "an append was lost, and a process was killed")
 	}
 	for _, l := range s.lives {
 		if !l.dead && l.ended() {
