@@ -11,8 +11,9 @@ import (
 	"github.com/perdure/perdure/snapshot"
 )
 
-// simLiveness is how long after the last fault it may take until every partition is owned and every caller has its answer.
-const simLiveness = 15 * time.Second
+// simLiveness is how long after the last fault it may take until every partition is owned and every caller has its
+// answer, beside what an append without an answer is waited for.
+const simLiveness = 12 * time.Second
 
 // end ends the faults and holds what is there then against the journal: what the workers that went through them answer,
 // and what one answers that knows nothing.
@@ -74,7 +75,7 @@ func (s *sim) restore() {
 		if why == "" {
 			return
 		}
-		if spent > simLiveness {
+		if spent > simLiveness+s.ackTimeout {
 			s.failed("I9", "%v after the last fault %s", spent, why)
 			return
 		}
@@ -159,7 +160,7 @@ func (s *sim) lookAt(name, method string) (*simRequest, journal.Version) {
 	go s.called(r, func() (Reply, error) { return simRouter{s}.Do(s.ctx, out) })
 	s.rest()
 	s.say("call: %s", r)
-	for end := time.Now().Add(simLiveness); !r.done && time.Now().Before(end) && s.failure.Load() == nil; {
+	for end := time.Now().Add(simLiveness + s.ackTimeout); !r.done && time.Now().Before(end) && s.failure.Load() == nil; {
 		s.run(10 * time.Millisecond)
 	}
 	return r, version

@@ -49,7 +49,7 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 		serve: map[int]func(Request, func(Reply, error)){}}
 	l.store = &simStore{l: l, Memory: disk}
 	cfg := Config{ID: id, Partitions: s.partitions, Classes: []AnyClass{things(s.purge)}, Store: l.store, Clock: l.clock,
-		LeaseTerm: simTerm, AckTimeout: simAckTimeout, Namespace: s.ns, Version: "simulation",
+		LeaseTerm: simTerm, AckTimeout: s.ackTimeout, Namespace: s.ns, Version: "simulation",
 		Connect: func(context.Context) (journal.Session, error) { return s.connect(l) },
 		MayWrite: func() error {
 			if s.full.Load() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/snapshot"
@@ -35,7 +36,9 @@ func (r *simRequest) tried(id journal.EpochID) *tries {
 	return r.under[id]
 }
 
-func (r *simRequest) reads() bool { return r.method == "look" || r.method == "peek" }
+func (r *simRequest) reads() bool {
+	return r.method == "look" || r.method == "peek" || r.method == "state"
+}
 
 func (r *simRequest) String() string {
 	return fmt.Sprintf("request %d (%s of %s, %s)", r.in.N, r.method, r.object, r.how)
@@ -187,4 +190,39 @@ func (s *sim) again(r *simRequest, l *life) {
 	d := &delivery{request: r, r: r.sent, try: r.tries, copy: true}
 	s.mu.Unlock()
 	s.deliver(d, l)
+}
+
+// inspect looks at an object from outside, as `perdure state` does: like a read, it shows nothing that is lost or stale.
+func (s *sim) inspect(l *life, name string) {
+	s.mu.Lock()
+	r := &simRequest{method: "state", how: "from outside", object: snapshot.ID("thing." + name), partition: s.partitionOf(name)}
+	d := &delivery{request: r, acked: s.history(r.object).acked}
+	s.mu.Unlock()
+	st, err := l.w.State(s.ctx, "thing", name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || l.dead {
+		return // unavailable, or of a store that fails
+	}
+	s.count("looks from outside")
+	h := s.history(r.object)
+	have := &model{items: map[string]int64{}}
+	for key, value := range st.Storage {
+		var n int64
+		_ = json.Unmarshal(value, &n) // what does not decode differs
+		if item, ok := strings.CutPrefix(key, "items/"); ok {
+			have.items[item] = n
+		} else {
+			have.total = n
+		}
+	}
+	var t thing
+	_ = json.Unmarshal(st.State, &t)
+	have.count, have.last = t.Count, t.Last
+	switch v := st.Version; {
+	case v > h.version() || v < d.acked:
+		s.failed("I5", "the state of %s is shown at version %d; %d was told before, and the journal has %d", r.object, v, d.acked, h.version())
+	case !have.equal(h.models[v]):
+		s.failed("I5", "the state of %s is shown as %s; version %d is %s", r.object, have, v, h.models[v])
+	}
 }

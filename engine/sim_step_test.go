@@ -21,36 +21,37 @@ type simStep struct {
 type stepKind uint8
 
 const (
-	stepCall   stepKind = iota // a caller calls
-	stepBurst                  // several call, and their appends are under way
-	stepGo                     // one thing that is under way happens
-	stepSettle                 // all that is under way happens
-	stepRun                    // time passes, and all that is under way happens
-	stepHalf                   // one thing happens, and whoever asked hears of it later
-	stepLose                   // one thing that is under way is lost, or its answer is
-	stepBehind                 // a question is answered by a replica that is behind
-	stepCopy                   // an earlier request arrives again
-	stepPass                   // time passes, and nothing arrives
-	stepCut                    // a connection ends
-	stepKill                   // a process dies
-	stepStart                  // a worker starts
-	stepStop                   // a worker is asked to stop
-	stepStall                  // nothing reaches a worker any more, and nothing of it arrives
-	stepThaw                   // it does again
-	stepWall                   // a clock is set
-	stepGhost                  // something happens whose sender has given up
-	stepForget                 // all such things are lost
-	stepDisk                   // a store fails
-	stepFull                   // the disk is full, or no longer
-	stepPower                  // the journal loses its end
-	stepAccept                 // somebody accepts what was lost
+	stepCall    stepKind = iota // a caller calls
+	stepBurst                   // several call, and their appends are under way
+	stepGo                      // one thing that is under way happens
+	stepSettle                  // all that is under way happens
+	stepRun                     // time passes, and all that is under way happens
+	stepHalf                    // one thing happens, and whoever asked hears of it later
+	stepLose                    // one thing that is under way is lost, or its answer is
+	stepBehind                  // a question is answered by a replica that is behind
+	stepCopy                    // an earlier request arrives again
+	stepPass                    // time passes, and nothing arrives
+	stepInspect                 // somebody looks at an object from outside
+	stepCut                     // a connection ends
+	stepKill                    // a process dies
+	stepStart                   // a worker starts
+	stepStop                    // a worker is asked to stop
+	stepStall                   // nothing reaches a worker any more, and nothing of it arrives
+	stepThaw                    // it does again
+	stepWall                    // a clock is set
+	stepGhost                   // something happens whose sender has given up
+	stepForget                  // all such things are lost
+	stepDisk                    // a store fails
+	stepFull                    // the disk is full, or no longer
+	stepPower                   // the journal loses its end
+	stepAccept                  // somebody accepts what was lost
 	stepKinds
 )
 
 const lastUsualStep = int(stepRun)
 
 var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
-	stepCopy: 12, stepPass: 8, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
+	stepCopy: 12, stepPass: 8, stepInspect: 5, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
 	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3}
 
 // scriptOf draws the steps of a story.
@@ -237,6 +238,13 @@ func (s *sim) do(st simStep) {
 				s.rest()
 			}
 		}
+	case stepInspect:
+		if l, ok := pick(s.alive(), st.a); ok {
+			name := string(rune('a' + st.a>>8%uint32(s.objects)))
+			s.say("%s is asked for the state of %s", l, name)
+			go s.inspect(l, name)
+			s.rest()
+		}
 	default:
 		s.doToWorkers(st)
 	}
@@ -251,7 +259,7 @@ func (s *sim) spoil(st simStep) {
 	case st.kind == stepBehind:
 		if e.op != nil && e.op.kind == opRead && !e.op.applied {
 			s.say("  %s (by a replica that is behind)", e)
-			s.answer(e.op, 1+how%8)
+			s.answer(e.op, 1+how%8+how/8%2*journal.Window) // so that it lacks an epoch too
 		}
 	case e.op != nil && e.op.kind == opStore:
 	case e.op != nil:
@@ -304,7 +312,10 @@ func (s *sim) doToWorkers(st simStep) {
 		if some && !l.stopping {
 			s.say("%s is to stop", l)
 			l.stopping = true
-			l.w.kill(errDrain)
+			if l.w.kill(errDrain); st.a>>8%3 == 0 {
+				s.say("and nothing arrives for so long as it drains")
+				s.pass(drainFor + time.Second)
+			}
 		}
 	case stepStall, stepThaw:
 		if some {

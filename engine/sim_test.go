@@ -30,7 +30,7 @@ const (
 // simReached is what the stories have to come to, or they prove less than they seem to.
 var simReached = []string{"answers lost", "answers of a replica that is behind", "appends lost", "appends refused",
 	"appends stored after their writer was closed", "changes that came late", "epochs", "epochs taken from another worker",
-	"failures of the store", "kills", "late appends refused", "losses accepted", "own ids found in the store", "power cuts",
+	"failures of the store", "kills", "looks from outside", "late appends refused", "losses accepted", "own ids found in the store", "power cuts",
 	"records of several commits", "repeats answered", "replies read back from a record", "snapshot records",
 	"snapshot records of several parts", "snapshot records used", "spills of a replay", "states written"}
 

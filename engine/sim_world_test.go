@@ -76,6 +76,7 @@ type profile struct {
 	recordMax           int
 	when                thresholds
 	memory              int64
+	ackTimeout          time.Duration
 	weights             [stepKinds]int
 }
 
@@ -92,7 +93,7 @@ const (
 // combinations come together.
 func profileOf(r *rand.Rand) profile {
 	p := profile{partitions: 1 + r.IntN(2), objects: 1 + r.IntN(4), purge: r.IntN(3) == 0, durable: r.IntN(5) == 0,
-		lossy: r.IntN(5) == 0, recordMax: 1 << 20, memory: 1 << 20,
+		lossy: r.IntN(5) == 0, recordMax: 1 << 20, memory: 1 << 20, ackTimeout: simAckTimeout,
 		when: thresholds{flushBytes: 64 << 10, flushCommits: 2 + r.IntN(6), snapRecords: 2 + r.IntN(12), snapQuiet: 2 + r.IntN(6)}}
 	switch r.IntN(3) {
 	case 0:
@@ -105,6 +106,9 @@ func profileOf(r *rand.Rand) profile {
 	}
 	for k := range p.immediate {
 		p.immediate[k] = r.IntN(3) > 0
+	}
+	if r.IntN(6) == 0 {
+		p.ackTimeout = 2*drainFor + simAckTimeout
 	}
 	if r.IntN(6) == 0 {
 		p.slowLease, p.immediate[opLease] = true, false
