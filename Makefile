@@ -12,7 +12,7 @@ TIMEOUT := 10m
 COUNT := 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run test race bench lint fmt check
+.PHONY: help run test race sim mutants bench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,9 +24,16 @@ test: ## vet and test everything, with the race detector where there is a C comp
 	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
 	go vet ./...
 	go test $(RACE) -timeout $(TIMEOUT) ./...
+	go test -run 'TestSimulation$$|TestTheSameSeed' ./engine # ten times as fast without the race detector, and it repeats
 
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
+
+sim: ## tell N simulated stories (100000); SEED=n tells one of them, and why it fails
+	$(if $(SEED),SEED=$(SEED),N=$(or $(N),100000)) go test ./engine -count=1 -timeout 0 -v -run 'TestSimulation$$'
+
+mutants: ## break the program line by line, and see that the tests notice (ONLY=text: some; N=stories: 3000)
+	go run ./internal/mutants -n $(or $(N),3000) -only '$(ONLY)'
 
 # Only packages that have benchmarks, so that the others are not built for nothing.
 bench: ## run the benchmarks, with allocations

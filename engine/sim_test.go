@@ -23,8 +23,8 @@ import (
 
 // simSeeds is how many stories `go test` tells; N asks for another number, SEED for one of them.
 const (
-	simSeeds     = 4000
-	simSeedsRace = 1000
+	simSeeds     = 5000
+	simSeedsRace = 400
 )
 
 // simReached is what the stories have to come to, or they prove less than they seem to.
@@ -55,6 +55,9 @@ func TestSimulation(t *testing.T) {
 // TestTheSameSeedTellsTheSameStory is what SEED stands on. The machine may take the core away in the middle of what one
 // thing causes, and another goroutine come first: then the story is told once more.
 func TestTheSameSeedTellsTheSameStory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector has goroutines come in random order; make test runs this without it too")
+	}
 	defer oneCore()()
 	for seed := uint64(1); seed <= 60; seed++ {
 		p, script := drawn(seed)

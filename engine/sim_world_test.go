@@ -162,6 +162,7 @@ func (s *sim) line(format string, args ...any) {
 
 // rest waits until nothing goes on any more, and looks whether all is as it must be.
 func (s *sim) rest() {
+	s.handOver()
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,9 +191,17 @@ func (s *sim) rest() {
 
 // pass lets time pass. Nothing arrives meanwhile.
 func (s *sim) pass(d time.Duration) {
+	s.handOver()
 	t := time.NewTimer(d)
 	<-t.C
 	s.rest()
+}
+
+// handOver ends the driver's turn. While everything rests it touches the world without the lock; whoever takes the lock from
+// here on comes after that.
+func (s *sim) handOver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // run lets time pass while everything arrives at once.
