@@ -25,6 +25,7 @@ type life struct {
 	sessions []*simSession
 	dead     bool // nothing it does counts any more
 	stopping bool
+	renewals int  // of its lease, and what else changed one
 	stalled  bool // nothing reaches it, and nothing it sends arrives
 	serial   int
 	opens    []func() // what waits for the next sync round

@@ -107,7 +107,7 @@ func (s *sim) possible() (events []event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.ops {
-		slow := s.slowLease && o.kind == opLease && o.applied && time.Since(o.asked) < simSlow
+		slow := s.slowLease && o.kind == opLease && time.Since(o.asked) < simSlow
 		if !slow && (!o.life.stalled || o.session == nil) {
 			events = append(events, event{op: o})
 		}
@@ -253,14 +253,16 @@ func (s *sim) do(st simStep) {
 // spoil loses something that is under way, or lets a replica answer that is behind.
 func (s *sim) spoil(st simStep) {
 	how := int(st.a >> 16)
-	e, ok := pick(s.appends(how%2 == 0 && st.kind == stepLose), st.a)
+	events := s.appends(how%2 == 0 && st.kind == stepLose)
+	if st.kind == stepBehind {
+		events = slices.DeleteFunc(events, func(e event) bool { return e.op == nil || e.op.kind != opRead || e.op.applied })
+	}
+	e, ok := pick(events, st.a)
 	switch {
 	case !ok:
 	case st.kind == stepBehind:
-		if e.op != nil && e.op.kind == opRead && !e.op.applied {
-			s.say("  %s (by a replica that is behind)", e)
-			s.answer(e.op, 1+how%8+how/8%2*journal.Window) // so that it lacks an epoch too
-		}
+		s.say("  %s (by a replica that is behind)", e)
+		s.answer(e.op, 1+how%8+how/8%2*journal.Window) // so that it lacks an epoch too
 	case e.op != nil && e.op.kind == opStore:
 	case e.op != nil:
 		name := e.String()
@@ -313,8 +315,8 @@ func (s *sim) doToWorkers(st simStep) {
 			s.say("%s is to stop", l)
 			l.stopping = true
 			if l.w.kill(errDrain); st.a>>8%3 == 0 {
-				s.say("and nothing arrives for so long as it drains")
-				s.pass(drainFor + time.Second)
+				s.say("and no append arrives for so long as it drains")
+				s.runBut(drainFor+time.Second, func(e event) bool { return e.writer != nil })
 			}
 		}
 	case stepStall, stepThaw:

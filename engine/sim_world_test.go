@@ -104,20 +104,21 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(3) == 0 {
 		p.recordMax = 2 << 10 // snapshot records of several parts
 	}
-	for k := range p.immediate {
-		p.immediate[k] = r.IntN(3) > 0
-	}
-	if r.IntN(6) == 0 {
-		p.ackTimeout = 2*drainFor + simAckTimeout
-	}
-	if r.IntN(6) == 0 {
-		p.slowLease, p.immediate[opLease] = true, false
-	}
 	for k, w := range stepWeights {
 		p.weights[k] = w
 		if k > lastUsualStep {
 			p.weights[k] = w * []int{0, 0, 1, 1, 3}[r.IntN(5)]
 		}
+	}
+	for k := range p.immediate {
+		p.immediate[k] = r.IntN(3) > 0
+	}
+	p.immediate[opRead] = p.immediate[opRead] && p.weights[stepBehind] == 0
+	if r.IntN(6) == 0 {
+		p.ackTimeout = 2*drainFor + simAckTimeout
+	}
+	if r.IntN(6) == 0 {
+		p.slowLease, p.immediate[opLease] = true, false
 	}
 	return p
 }
@@ -138,7 +139,7 @@ func newSim(p profile) *sim {
 }
 
 // simWorkers are the names of the workers: one process of each at a time, as the lock on its folder sees to.
-var simWorkers = []string{"ann", "bob"}
+var simWorkers = []string{"ann", "bob", "cal"}
 
 // count counts how often something interesting was seen. Called with mu held.
 func (s *sim) count(what string) { s.counts[what]++ }
@@ -205,18 +206,23 @@ func (s *sim) handOver() {
 }
 
 // run lets time pass while everything arrives at once.
-func (s *sim) run(d time.Duration) {
+func (s *sim) run(d time.Duration) { s.runBut(d, func(event) bool { return false }) }
+
+// runBut is run without some of what is under way.
+func (s *sim) runBut(d time.Duration, not func(event) bool) {
 	const slice = 100 * time.Millisecond
-	for s.settle(); d > 0 && s.failure.Load() == nil; d -= slice {
+	for s.settleBut(not); d > 0 && s.failure.Load() == nil; d -= slice {
 		s.pass(min(d, slice))
-		s.settle()
+		s.settleBut(not)
 	}
 }
 
 // settle lets everything arrive that is under way, the oldest first.
-func (s *sim) settle() {
+func (s *sim) settle() { s.settleBut(func(event) bool { return false }) }
+
+func (s *sim) settleBut(not func(event) bool) {
 	for range 2000 {
-		events := s.possible()
+		events := slices.DeleteFunc(s.possible(), not)
 		if len(events) == 0 || s.failure.Load() != nil {
 			return
 		}
