@@ -32,8 +32,8 @@ race: ## look for flaky tests: shuffled, COUNT times (5), under the race detecto
 sim: ## tell N simulated stories (100000); SEED=n tells one of them, and why it fails
 	$(if $(SEED),SEED=$(SEED),N=$(or $(N),100000)) go test ./engine -count=1 -timeout 0 -v -run 'TestSimulation$$'
 
-mutants: ## break the program line by line, and see that the tests notice (ONLY=text: some; N=stories: 3000)
-	go run ./internal/mutants -n $(or $(N),3000) -only '$(ONLY)'
+mutants: ## break the program line by line, and see that the tests notice (ONLY=text: some; N=stories: 5000)
+	go run ./internal/mutants -n $(or $(N),5000) -only '$(ONLY)'
 
 # Only packages that have benchmarks, so that the others are not built for nothing.
 bench: ## run the benchmarks, with allocations
