@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -178,7 +177,6 @@ type simStore struct {
 	l       *life
 	disks   []*snapshot.Memory // former states, the latest last
 	failing bool
-	lost    error
 }
 
 const disksKept = 40
@@ -230,8 +228,4 @@ func (st *simStore) Get(id snapshot.ID, space snapshot.Space, key string) ([]byt
 		st.l.s.mu.Unlock()
 	}
 	return v, err
-}
-
-func (st *simStore) Names(prefix, after string) iter.Seq2[snapshot.ID, error] {
-	return st.Memory.Names(prefix, after)
 }

@@ -57,8 +57,8 @@ var (
 	errLost = errors.New("no answer")
 )
 
-// ask has the driver do something, and waits for it.
-func ask1[T any](ctx context.Context, c *simSession, kind opKind, key string, apply func(lag int) (T, error)) (T, error) {
+// askFor has the driver do something, and waits for it.
+func askFor[T any](ctx context.Context, c *simSession, kind opKind, key string, apply func(lag int) (T, error)) (T, error) {
 	out := new(T)
 	err := c.s.wait(ctx, &simOp{life: c.life, session: c, kind: kind, key: key, apply: func(lag int) (err error) {
 		*out, err = apply(lag)
@@ -202,14 +202,13 @@ func (s *sim) connect(l *life) (journal.Session, error) {
 	return c, nil
 }
 
-func (c *simSession) Meta() journal.Meta     { return simMeta{c} }
-func (c *simSession) Log(p int) journal.Log  { return simLog{c, p, c.direct.Log(p)} }
-func (c *simSession) Server() string         { return "simulation" }
-func (c *simSession) PayloadMax() int        { return payloadReserve + c.s.recordMax }
-func (c *simSession) Done() <-chan struct{}  { return c.done }
-func (c *simSession) Close()                 { c.s.mu.Lock(); defer c.s.mu.Unlock(); c.cut() }
-func (c *simSession) String() string         { return fmt.Sprintf("%s connection %d", c.life, c.n) }
-func (c *simSession) inner() context.Context { return context.Background() }
+func (c *simSession) Meta() journal.Meta    { return simMeta{c} }
+func (c *simSession) Log(p int) journal.Log { return simLog{c, p, c.direct.Log(p)} }
+func (c *simSession) Server() string        { return "simulation" }
+func (c *simSession) PayloadMax() int       { return payloadReserve + c.s.recordMax }
+func (c *simSession) Done() <-chan struct{} { return c.done }
+func (c *simSession) Close()                { c.s.mu.Lock(); defer c.s.mu.Unlock(); c.cut() }
+func (c *simSession) String() string        { return fmt.Sprintf("%s connection %d", c.life, c.n) }
 
 // cut ends the connection. Called with mu held.
 func (c *simSession) cut() {
@@ -227,8 +226,8 @@ type revised struct {
 }
 
 func (m simMeta) Get(ctx context.Context, key string) ([]byte, journal.Seq, error) {
-	v, err := ask1(ctx, m.c, opRead, "get "+key, func(int) (v revised, err error) {
-		v.value, v.rev, err = m.c.direct.Meta().Get(m.c.inner(), key)
+	v, err := askFor(ctx, m.c, opRead, "get "+key, func(int) (v revised, err error) {
+		v.value, v.rev, err = m.c.direct.Meta().Get(context.Background(), key)
 		return v, err
 	})
 	return v.value, v.rev, err
@@ -239,8 +238,8 @@ func (m simMeta) Put(ctx context.Context, key string, value []byte, rev journal.
 	if key[0] == 'p' { // part.<p>
 		kind = opWitness
 	}
-	return ask1(ctx, m.c, kind, "put "+key, func(int) (journal.Seq, error) {
-		return m.c.direct.Meta().Put(m.c.inner(), key, value, rev)
+	return askFor(ctx, m.c, kind, "put "+key, func(int) (journal.Seq, error) {
+		return m.c.direct.Meta().Put(context.Background(), key, value, rev)
 	})
 }
 
@@ -260,17 +259,17 @@ func (l simLog) Stream() string { return l.inner.Stream() }
 
 // Last may come from a leader that is one no more.
 func (l simLog) Last(ctx context.Context, subject string) (journal.Message, error) {
-	return ask1(ctx, l.c, opRead, l.key("last "+subject), func(lag int) (journal.Message, error) {
-		last, err := l.inner.Last(l.c.inner(), subject)
+	return askFor(ctx, l.c, opRead, l.key("last "+subject), func(lag int) (journal.Message, error) {
+		last, err := l.inner.Last(context.Background(), subject)
 		if err != nil || lag == 0 {
 			return last, err
 		}
-		_, end, err := l.inner.Range(l.c.inner())
+		_, end, err := l.inner.Range(context.Background())
 		if err != nil {
 			return last, err
 		}
 		old := fmt.Errorf("last on %s: %w", subject, journal.ErrNotFound)
-		for m, err := range l.inner.Read(l.c.inner(), subject, 1) {
+		for m, err := range l.inner.Read(context.Background(), subject, 1) {
 			if err != nil {
 				return last, err
 			}
@@ -283,8 +282,8 @@ func (l simLog) Last(ctx context.Context, subject string) (journal.Message, erro
 }
 
 func (l simLog) At(ctx context.Context, seq journal.Seq) (journal.Message, error) {
-	return ask1(ctx, l.c, opRead, l.key(fmt.Sprint("at ", seq)), func(int) (journal.Message, error) {
-		m, err := l.inner.At(l.c.inner(), seq)
+	return askFor(ctx, l.c, opRead, l.key(fmt.Sprint("at ", seq)), func(int) (journal.Message, error) {
+		m, err := l.inner.At(context.Background(), seq)
 		if _, _, ok := l.c.s.ns.Object(m.Subject); ok && m.Subject[len(l.c.s.ns)+1] == 'j' {
 			l.c.s.count("replies read back from a record")
 		}
@@ -299,15 +298,15 @@ type tailsAnswer struct {
 
 // Tails may come from a replica that is behind, but not before atLeast.
 func (l simLog) Tails(ctx context.Context, atLeast journal.Seq, subjects ...string) ([]journal.Message, journal.Seq, error) {
-	a, err := ask1(ctx, l.c, opRead, l.key("tails "+subjects[len(subjects)-1]), func(lag int) (a tailsAnswer, err error) {
-		if a.tails, a.upTo, err = l.inner.Tails(l.c.inner(), atLeast, subjects...); err != nil || lag == 0 {
+	a, err := askFor(ctx, l.c, opRead, l.key("tails "+subjects[len(subjects)-1]), func(lag int) (a tailsAnswer, err error) {
+		if a.tails, a.upTo, err = l.inner.Tails(context.Background(), atLeast, subjects...); err != nil || lag == 0 {
 			return a, err
 		}
 		a.upTo = max(atLeast, a.upTo-min(a.upTo, journal.Seq(lag)))
 		a.tails = nil
 		for _, subject := range subjects {
 			var last *journal.Message
-			for m, err := range l.inner.Read(l.c.inner(), subject, 1) {
+			for m, err := range l.inner.Read(context.Background(), subject, 1) {
 				if err != nil {
 					return a, err
 				}
@@ -328,12 +327,12 @@ func (l simLog) Tails(ctx context.Context, atLeast journal.Seq, subjects ...stri
 // Read may come from a replica that is behind.
 func (l simLog) Read(ctx context.Context, subject string, from journal.Seq) iter.Seq2[journal.Message, error] {
 	return func(yield func(journal.Message, error) bool) {
-		found, err := ask1(ctx, l.c, opRead, l.key("read "+subject), func(lag int) (found []journal.Message, err error) {
-			_, end, err := l.inner.Range(l.c.inner())
+		found, err := askFor(ctx, l.c, opRead, l.key("read "+subject), func(lag int) (found []journal.Message, err error) {
+			_, end, err := l.inner.Range(context.Background())
 			if err != nil {
 				return nil, err
 			}
-			for m, err := range l.inner.Read(l.c.inner(), subject, from) {
+			for m, err := range l.inner.Read(context.Background(), subject, from) {
 				if err != nil {
 					return nil, err
 				}
@@ -356,8 +355,8 @@ func (l simLog) Read(ctx context.Context, subject string, from journal.Seq) iter
 
 func (l simLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
 	messages = copied(messages)
-	return ask1(ctx, l.c, opBegin, l.key("begin "+messages[0].Subject), func(int) (journal.Seq, error) {
-		end, err := l.inner.Begin(l.c.inner(), last, messages...)
+	return askFor(ctx, l.c, opBegin, l.key("begin "+messages[0].Subject), func(int) (journal.Seq, error) {
+		end, err := l.inner.Begin(context.Background(), last, messages...)
 		if err == nil {
 			l.c.s.stored(l.p, end, messages, l.c.life)
 		}
@@ -367,8 +366,8 @@ func (l simLog) Begin(ctx context.Context, last journal.Seq, messages ...journal
 
 func (l simLog) Subjects(ctx context.Context, pattern string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		found, err := ask1(ctx, l.c, opRead, l.key("subjects "+pattern), func(int) (found []string, err error) {
-			for s, err := range l.inner.Subjects(l.c.inner(), pattern) {
+		found, err := askFor(ctx, l.c, opRead, l.key("subjects "+pattern), func(int) (found []string, err error) {
+			for s, err := range l.inner.Subjects(context.Background(), pattern) {
 				if err != nil {
 					return nil, err
 				}
@@ -389,16 +388,16 @@ func (l simLog) Subjects(ctx context.Context, pattern string) iter.Seq2[string, 
 }
 
 func (l simLog) Range(ctx context.Context) (first, last journal.Seq, err error) {
-	r, err := ask1(ctx, l.c, opRead, l.key("range"), func(int) (r [2]journal.Seq, err error) {
-		r[0], r[1], err = l.inner.Range(l.c.inner())
+	r, err := askFor(ctx, l.c, opRead, l.key("range"), func(int) (r [2]journal.Seq, err error) {
+		r[0], r[1], err = l.inner.Range(context.Background())
 		return r, err
 	})
 	return r[0], r[1], err
 }
 
 func (l simLog) Purge(ctx context.Context, subject string, before journal.Seq) error {
-	_, err := ask1(ctx, l.c, opPurge, l.key("purge "+subject), func(int) (struct{}, error) {
-		return struct{}{}, l.inner.Purge(l.c.inner(), subject, before)
+	_, err := askFor(ctx, l.c, opPurge, l.key("purge "+subject), func(int) (struct{}, error) {
+		return struct{}{}, l.inner.Purge(context.Background(), subject, before)
 	})
 	return err
 }

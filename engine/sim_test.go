@@ -261,7 +261,7 @@ type shard struct {
 }
 
 func (sh *shard) start(which string) error {
-	sh.cmd = exec.Command(cmp.Or(os.Getenv("SIM_BINARY"), os.Args[0]), "-test.run=^TestSimulation$", "-test.timeout=0")
+	sh.cmd = exec.Command(os.Args[0], "-test.run=^TestSimulation$", "-test.timeout=0")
 	sh.cmd.Env = append(os.Environ(), "SIM_SHARD="+which, "GOMAXPROCS=1")
 	sh.cmd.Stderr = &sh.wrote
 	out, err := sh.cmd.StdoutPipe()
