@@ -89,7 +89,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 		if !e.Retryable() || ctx.Err() != nil {
 			return reply, err
 		}
-		if sleep(ctx, jitter(max(wait, min(e.RetryAfter, retryLast)))) != nil {
+		if sleep(ctx, jitter(max(wait, min(e.RetryAfter, retryLast)), r.requestID(), c.now().UnixNano())) != nil {
 			return reply, err
 		}
 	}

@@ -254,6 +254,13 @@ func (c *committer) close() {
 	}
 }
 
+// inFlight is how many messages are sent and not told.
+func (c *committer) inFlight() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.win.inFlight()
+}
+
 // drained tells whether everything is sent and answered.
 func (c *committer) drained() bool {
 	c.mu.Lock()

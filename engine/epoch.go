@@ -35,8 +35,8 @@ type epoch struct {
 	witnessed journal.Seq // what the witness was last told of; owned by serve
 
 	done    chan struct{} // closed when it is over
-	writing sync.RWMutex  // held shared while the store is written
 	over    atomic.Bool
+	writing sync.WaitGroup // what is being written into the store; nothing joins it once over is set
 	press   chan struct{}
 	// evicting has an element for each object that is leaving memory. An epoch that ends forgets what it had in mind,
 	// and them with it.
@@ -126,19 +126,29 @@ func (ep *epoch) end(cause error) {
 
 // write writes into the store, unless the epoch is over: the next one has begun then, perhaps, and the store is its own.
 func (ep *epoch) write(f func() error) error {
-	ep.writing.RLock()
-	defer ep.writing.RUnlock()
-	if ep.over.Load() {
+	ep.mu.Lock()
+	over := ep.over.Load()
+	if !over {
+		ep.writing.Add(1)
+	}
+	ep.mu.Unlock()
+	if over {
 		return errEpochOver
 	}
+	defer ep.writing.Done()
 	return f()
 }
 
-// waitWritten waits for what is being written when the epoch is over: before another one begins, or the store is closed.
-func (ep *epoch) waitWritten() {
-	ep.writing.Lock()
-	defer ep.writing.Unlock()
+// storeFailed ends the epoch, before anything else runs in it, and the worker: what was to be written counts as written in
+// memory, so an object would take a repeat for new, and its next write would leave it out.
+func (ep *epoch) storeFailed(err error) error {
+	err = ep.w.storeFailed(err)
+	ep.end(err)
+	return err
 }
+
+// waitWritten waits for what is being written when the epoch is over: before another one begins, or the store is closed.
+func (ep *epoch) waitWritten() { ep.writing.Wait() }
 
 // pressed says that the worker holds more than its budget.
 func (ep *epoch) pressed() {
@@ -171,6 +181,9 @@ func (ep *epoch) serve(ctx context.Context) error {
 			ep.end(context.Cause(ctx))
 			return nil
 		case <-tick.C:
+			if ep.over.Load() || ctx.Err() != nil {
+				continue
+			}
 			ep.sweep()
 			if err := ep.ses.witness(ep); err != nil {
 				ep.end(err)
@@ -195,16 +208,18 @@ func (ep *epoch) sweep() {
 		since time.Duration
 	}
 	var idle []candidate
+	now, over := ep.w.awake(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
 	ep.mu.Lock()
 	for _, o := range ep.objects {
-		if since, ok := o.idle(); ok {
+		if since, ok := o.idle(); ok && (over > 0 || now-since >= o.class.Limits.Idle) {
 			idle = append(idle, candidate{o, since})
 		}
 	}
 	ep.mu.Unlock()
-	now, over := ep.w.awake(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
+	slices.SortFunc(idle, func(a, b candidate) int { // by name too, so that a simulation repeats
+		return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.o.id, b.o.id))
+	})
 	if over > 0 {
-		slices.SortFunc(idle, func(a, b candidate) int { return cmp.Compare(a.since, b.since) })
 		over += ep.w.cfg.MemoryBytes / 10
 	}
 	for _, c := range idle {
@@ -237,26 +252,29 @@ func (ep *epoch) drain() {
 		select {
 		case <-tick.C:
 		case <-ep.done:
-			return
 		}
 	}
-	ep.ses.release(ep)
+	if !ep.over.Load() {
+		ep.ses.release(ep)
+	}
 }
 
 // finished evicts all objects and tells whether none is left.
 func (ep *epoch) finished() bool {
+	var idle []*object
 	ep.mu.Lock()
-	objects := make([]*object, 0, len(ep.objects))
+	left := len(ep.objects)
 	for _, o := range ep.objects {
-		objects = append(objects, o)
-	}
-	ep.mu.Unlock()
-	for _, o := range objects {
 		if _, ok := o.idle(); ok {
-			o.chore(o.evict)
+			idle = append(idle, o)
 		}
 	}
-	return len(objects) == 0 && ep.committer.drained()
+	ep.mu.Unlock()
+	slices.SortFunc(idle, func(a, b *object) int { return cmp.Compare(a.id, b.id) })
+	for _, o := range idle {
+		o.chore(o.evict)
+	}
+	return left == 0 && ep.committer.drained()
 }
 
 // submit hands a request to its object.

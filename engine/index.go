@@ -41,7 +41,7 @@ func (ep *epoch) listNames() error {
 		if err := ep.write(func() error { return ep.w.store.Index(ids...) }); errors.Is(err, errEpochOver) {
 			return err
 		} else if err != nil {
-			return ep.w.storeFailed(err)
+			return ep.storeFailed(err)
 		}
 		ids = ids[:0]
 		return nil
@@ -66,7 +66,7 @@ func (ep *epoch) listNames() error {
 func (o *object) newborn() {
 	err := o.ep.write(func() error { return o.ep.w.store.Index(o.id) })
 	if err != nil && !errors.Is(err, errEpochOver) {
-		_ = o.ep.w.storeFailed(err)
+		_ = o.ep.storeFailed(err)
 	}
 }
 

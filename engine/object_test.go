@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -786,4 +787,39 @@ func TestAReplyThatIsNoJSONFailsItsTurn(t *testing.T) {
 	if r := must(set("1"))(t); r.Version != 1 {
 		t.Errorf("version %d", r.Version)
 	}
+}
+
+// TestAWorkerThatDrainsFinishesWhatItHas, also of the requests that came through the network.
+func TestAWorkerThatDrainsFinishesWhatItHas(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	var serve atomic.Pointer[func(Request, func(Reply, error))]
+	name := namesIn(0, 1)[0] + "-drained"
+	p := partitionOf("register", name)
+	worker := w.worker("w", func(c *Config) {
+		c.Listen = func(_ journal.Session, partition int, f func(Request, func(Reply, error))) (func(), error) {
+			if partition == p {
+				serve.Store(&f)
+			}
+			return func() {}, nil
+		}
+	})
+	w.ready(worker)
+	pair := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+	gates.Store(name, pair)
+	answers := make(chan error, 2)
+	for _, method := range []string{"block", "add"} { // one runs, and one waits
+		(*serve.Load())(Request{Class: "register", Name: name, Method: method, Body: []byte("1")}, func(_ Reply, err error) { answers <- err })
+	}
+	<-pair[0]
+	stopped := make(chan struct{})
+	go func() { worker.Stop(); close(stopped) }()
+	<-worker.life.Done()
+	close(pair[1])
+	for range 2 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	<-stopped
 }

@@ -97,8 +97,7 @@ func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash jour
 func (o *once) findNumber(n *SessionNumber, recorded, now time.Time) (*answer, error) {
 	s := o.senders[n.Sender]
 	if s != nil && s.Deadline.Before(recorded) {
-		o.drop(n.Sender)
-		s = nil
+		s = nil // forgotten; it is removed when a record of that time is durable
 	}
 	switch {
 	case s == nil && o.full(now):
@@ -150,6 +149,16 @@ func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, recorde
 		return nil, nil // forgotten, whether or not it has been removed already
 	}
 	return a, nil
+}
+
+// ownIDs is how many commits have an own id.
+func ownIDs(commits []*commit) (n uint64) {
+	for _, c := range commits {
+		if c.Session == nil && c.ID != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // add notes the request that a commit answered.
@@ -303,8 +312,9 @@ func (o *once) load(store snapshot.Reader, id snapshot.ID) error {
 	return nil
 }
 
-// prune are the entries to remove from the store: own ids beyond number or age, at most n of them.
-func (o *once) prune(store snapshot.Reader, id snapshot.ID, now time.Time, n int) (entries []snapshot.Entry, err error) {
+// prune are the entries to remove from the store: own ids beyond number or age, at most n of them. ids is how many there
+// were when the store's entries will be true: what is not durable yet makes nobody forget anything.
+func (o *once) prune(store snapshot.Reader, id snapshot.ID, ids uint64, now time.Time, n int) (entries []snapshot.Entry, err error) {
 	remove := func(key string) { entries = append(entries, snapshot.Entry{Space: snapshot.Window, Key: key}) }
 	for e, err := range store.Scan(id, snapshot.Window, "o/", "o0", false) {
 		if err != nil {
@@ -328,7 +338,7 @@ func (o *once) prune(store snapshot.Reader, id snapshot.ID, now time.Time, n int
 				return nil, fmt.Errorf("snapshot of %s: %s: %w", id, key, err)
 			}
 		}
-		if order+o.keepMax >= o.ids && raw != nil && !a.At.Add(o.keep).Before(now) {
+		if order+o.keepMax >= ids && raw != nil && !a.At.Add(o.keep).Before(now) {
 			break // it is kept, and so are all later ones
 		}
 		remove(e.Key)

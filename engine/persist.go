@@ -11,14 +11,19 @@ import (
 	"github.com/perdure/perdure/snapshot"
 )
 
-// When a state goes from memory into the store, and a snapshot of it into the journal.
-const (
-	flushBytes   = 64 << 10 // of commits in memory; more if the class's folded state is larger
-	flushCommits = 1024
+// thresholds say when a state goes from memory into the store, and a snapshot of it into the journal.
+type thresholds struct {
+	flushBytes   int // of commits in memory; more if the class's folded state is larger
+	flushCommits int
+	snapRecords  int // a snapshot record when so many records, and snapRatio times the state's bytes, came since the last one;
+	snapQuiet    int // or so many records, when the object leaves memory
+}
 
-	snapRecords  = 100      // a snapshot record when so many records, and
-	snapRatio    = 4        // so many times the state's bytes, came since the last one;
-	snapQuiet    = 25       // or so many records, when the object leaves memory
+// usual is what every worker has. The simulation has smaller ones, so that it gets there.
+var usual = thresholds{flushBytes: 64 << 10, flushCommits: 1024, snapRecords: 100, snapQuiet: 25}
+
+const (
+	snapRatio    = 4
 	snapBytesMax = 16 << 20 // a larger state gets no snapshot record
 	snapPartsMax = journal.Window / 2
 )
@@ -28,7 +33,8 @@ const (
 // has a position.
 func (o *object) capture() (folded []byte, ok bool) {
 	s := o.state
-	if o.act == nil || o.capturing || s.tailBytes < max(flushBytes, o.folded) && len(s.tail) < flushCommits {
+	when := &o.ep.w.when
+	if o.act == nil || o.capturing || s.tailBytes < max(when.flushBytes, o.folded) && len(s.tail) < when.flushCommits {
 		return nil, false
 	}
 	folded, err := foldOf(o.act)
@@ -51,7 +57,7 @@ func (o *object) captured(folded []byte, err error) {
 	o.chore(func() {
 		o.capturing = false
 		o.flush(at, folded)
-		o.maybeSnapshot(snapRecords)
+		o.maybeSnapshot(o.ep.w.when.snapRecords)
 		o.weigh()
 	})
 }
@@ -68,7 +74,7 @@ func (o *object) flush(at position, folded []byte) (ok bool) {
 	o.mu.Unlock()
 	err := o.ep.write(func() error { return s.flush(o.ep.w.store, b, folded) })
 	if err != nil && !errors.Is(err, errEpochOver) {
-		_ = o.ep.w.storeFailed(err) // the worker shuts down; the journal has everything
+		_ = o.ep.storeFailed(err) // the worker shuts down; the journal has everything
 	}
 	return err == nil
 }
@@ -97,7 +103,7 @@ func (o *object) evict() {
 		if !o.flush(at, folded) {
 			return
 		}
-		o.maybeSnapshot(snapQuiet)
+		o.maybeSnapshot(o.ep.w.when.snapQuiet)
 	}
 	o.mu.Lock()
 	busy := len(o.queue) > 0 || len(o.chores) > 0 || o.snapping || o.gone
@@ -154,7 +160,7 @@ func (o *object) maybeSnapshot(records int) {
 	}
 	view, err := o.ep.w.store.View()
 	if err != nil {
-		_ = o.ep.w.storeFailed(err)
+		_ = o.ep.storeFailed(err)
 		return
 	}
 	o.snapping = true
@@ -185,7 +191,7 @@ func (o *object) snapshotStored(b base, last journal.Seq, parts, size int) {
 	s.base.Bytes -= b.Bytes
 	if err := o.ep.write(func() error { return s.saveBase(o.ep.w.store) }); err != nil {
 		if !errors.Is(err, errEpochOver) {
-			_ = o.ep.w.storeFailed(err)
+			_ = o.ep.storeFailed(err)
 		}
 		return
 	}
@@ -252,7 +258,7 @@ func (o *object) purge() {
 	}
 	before := older.Covers // the record that the snapshot names stays: it is the chain's next link
 	if named, err := s.oldestNamed(); err != nil {
-		_ = o.ep.w.storeFailed(err)
+		_ = o.ep.storeFailed(err)
 		return
 	} else if named != 0 {
 		before = min(before, named)

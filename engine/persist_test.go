@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -360,5 +361,42 @@ func wantStopped(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
 		t.Error("it is served")
+	}
+}
+
+// TestARepeatIsKnownWhenTheStoreFails: what a write that failed was to write counts as written in memory. A worker that
+// drains goes on for a while.
+func TestARepeatIsKnownWhenTheStoreFails(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := &failingStore{Store: snapshot.NewMemory()}
+	worker := w.worker("w", func(c *Config) { c.Store = store })
+	w.ready(worker)
+	name := t.Name()
+	add := Request{Class: "register", Name: name, Method: "add", Body: []byte("1"), ID: "once"}
+	must(worker.Do(t.Context(), add))(t)
+	o := residentObject(worker, "register", name)
+	pair := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+	gates.Store(name, pair)
+	worker.submit(context.Background(), Request{Class: "register", Name: name, Method: "block", Body: []byte("1")}, func(Reply, error) {})
+	<-pair[0]
+	answered := make(chan error, 1)
+	worker.submit(context.Background(), add, func(_ Reply, err error) { answered <- err })
+	store.fail.Store(true)
+	o.chore(func() { // between the two turns
+		o.mu.Lock()
+		at := o.acked
+		o.mu.Unlock()
+		o.flush(at, nil)
+	})
+	close(pair[1])
+	<-answered
+	<-worker.ended
+	n := 0
+	for _, m := range w.server.Messages(stream(registers.Get(name))) {
+		n += strings.Count(string(m.Data), `"id":"once"`)
+	}
+	if n != 1 {
+		t.Errorf("the request is in the journal %d times", n)
 	}
 }

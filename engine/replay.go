@@ -243,7 +243,7 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 			if err := r.apply(m, rec); err != nil {
 				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: err}
 			}
-			if spill && s.tailBytes > flushBytes {
+			if spill && s.tailBytes > ep.w.when.flushBytes {
 				if err := r.spill(ep); err != nil {
 					return err
 				}
@@ -329,7 +329,7 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 	if err := ep.write(func() error { return into.Apply(s.id, batch) }); errors.Is(err, errEpochOver) {
 		return err
 	} else if err != nil {
-		return ep.w.storeFailed(err)
+		return ep.storeFailed(err)
 	}
 	*s = *newState(into, s.id, s.class)
 	return s.load()

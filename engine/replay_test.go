@@ -65,6 +65,13 @@ func TestOnlyTheObjectWithABrokenRecordStops(t *testing.T) {
 			d, _ = json.Marshal(m)
 			return d
 		},
+		"a record of another history": func(d []byte) []byte {
+			var m map[string]any
+			_ = json.Unmarshal(d, &m)
+			m["prev"] = strings.Repeat("ab", 16)
+			d, _ = json.Marshal(m)
+			return d
+		},
 		"another record": func(d []byte) []byte {
 			var m map[string]any
 			_ = json.Unmarshal(d, &m)
@@ -79,6 +86,7 @@ func TestOnlyTheObjectWithABrokenRecordStops(t *testing.T) {
 			worker := w.worker("w")
 			w.add(worker, "bad")
 			w.add(worker, "good")
+			w.add(worker, "bad")
 			m := last(t, w, "bad")
 			w.add(worker, "bad") // the broken one is in the middle
 			worker.Kill()
@@ -92,7 +100,7 @@ func TestOnlyTheObjectWithABrokenRecordStops(t *testing.T) {
 				t.Error("its state is shown")
 			}
 			entries, _, err := worker.Journal(t.Context(), "register", "bad", 0, 0)
-			if err != nil || len(entries) != 2 {
+			if err != nil || len(entries) != 3 {
 				t.Errorf("%d entries, %v", len(entries), err)
 			}
 		})

@@ -24,10 +24,10 @@ type session struct {
 	incarnation journal.Incarnation
 	until       atomic.Int64 // the lease is trusted until then, on the clock for durations; 0: it is void
 
-	mu    sync.Mutex // held while the lease is written
-	lease leaseValue
-	rev   journal.Seq
-	trust trust
+	writing chan struct{} // has an element while the lease is written, which guards what follows
+	lease   leaseValue
+	rev     journal.Seq
+	trust   trust
 }
 
 // valid tells whether the lease may be relied on now.
@@ -131,8 +131,12 @@ func (s *session) renew(ctx context.Context) error {
 
 // write renews the lease with a change. Trust counts from before it was sent.
 func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.trust.term/2)
 	defer cancel()
 	next := s.lease
@@ -184,13 +188,14 @@ func (s *session) closeAs(ctx context.Context, key string, seen lease, inc journ
 
 // closeLease closes the lease of another worker's incarnation: when its key has not changed for a term and a tenth by
 // this worker's clock. It returns without error when the lease is closed, and also when it lives: the caller looks again.
-func (s *session) closeLease(ctx context.Context, worker string, seen lease, inc journal.Incarnation) error {
+func (s *session) closeLease(ctx context.Context, p int, worker string, seen lease, inc journal.Incarnation) error {
 	if worker == s.w.cfg.ID {
 		// A later life of this worker was here and the bucket lost it. The lock on the data folder proves that it is gone.
 		return s.write(ctx, func(l *leaseValue) { l.Gone = append(l.Gone, inc) })
 	}
 	wait := takerWait(max(seen.term(), s.w.cfg.LeaseTerm))
 	s.w.log.Info("waiting for the lease of another worker to run out", "worker", worker, "wait", wait)
+	wait += time.Duration(p) * 100 * time.Microsecond // one partition closes it, and the others see that
 	if err := sleep(ctx, wait); err != nil {
 		return err
 	}
@@ -224,7 +229,7 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 			}
 		}
 		if mayFollow(last, s.w.cfg.ID, s.incarnation, holder) == mustWait {
-			if err := s.closeLease(ctx, last.Worker, holder, last.Incarnation); err != nil {
+			if err := s.closeLease(ctx, p, last.Worker, holder, last.Incarnation); err != nil {
 				return nil, err
 			}
 			continue
@@ -328,9 +333,14 @@ func (s *session) enter(ctx context.Context, ep *epoch, w journal.Witness, rev j
 }
 
 // release ends the epoch in the log, so that another may follow at once. From sending it on nothing is answered,
-// whatever its outcome.
+// whatever its outcome. It has no fillers, so it is not sent while an append is in flight that could be stored behind it;
+// then the lease, which is closed next, says that another may follow.
 func (s *session) release(ep *epoch) {
 	ep.end(errStopped)
+	if n := ep.committer.inFlight(); n > 0 {
+		s.w.log.Warn("partition not released; its last appends have no answer", "partition", ep.p, "in_flight", n)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
 	defer cancel()
 	record := journal.EpochRecord{Release: true, Epoch: ep.id, Before: ep.id.Number - 1, Worker: s.w.cfg.ID, Incarnation: s.incarnation,

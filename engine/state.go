@@ -300,7 +300,7 @@ func (s *state) flush(store snapshot.Store, b base, folded []byte) error {
 	batch := snapshot.Batch{Clear: !s.stored}
 	if s.stored {
 		var err error
-		if batch.Entries, err = s.once.prune(store, s.id, b.At, pruneMax); err != nil {
+		if batch.Entries, err = s.once.prune(store, s.id, s.once.ids-ownIDs(s.tail[n:]), b.At, pruneMax); err != nil {
 			return err
 		}
 	}

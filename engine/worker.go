@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +31,7 @@ type Worker struct {
 	full   atomic.Pointer[error]
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	index  index
+	when   thresholds
 
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
@@ -61,7 +62,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{},
-		born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
+		when: usual, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
 	w.index.complete = make([]atomic.Bool, cfg.Partitions)
 	w.client = NewClient(w)
 	w.life, w.kill = context.WithCancelCause(context.Background())
@@ -98,7 +99,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if w.awake()-began > lastBackoff {
 			backoff = firstBackoff
 		}
-		_ = sleep(life, jitter(backoff)) // its end is seen above
+		_ = sleep(life, jitter(backoff, w.cfg.ID, w.clock.Boot())) // its end is seen above
 	}
 }
 
@@ -163,7 +164,13 @@ const (
 	lastBackoff  = 2 * time.Second
 )
 
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+// jitter spreads what would come at once: by who waits, and since when. It draws nothing, so that a simulation repeats
+// whichever goroutine comes first.
+func jitter(d time.Duration, who ...any) time.Duration {
+	h := fnv.New64a()
+	fmt.Fprintln(h, who...)
+	return d/2 + time.Duration(h.Sum64()%uint64(d))
+}
 
 // Kill ends the worker as a crash would: nothing is finished, written or released. It returns when Run has.
 func (w *Worker) Kill() {
@@ -184,7 +191,7 @@ func (w *Worker) session(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer js.Close()
-	return (&session{w: w, js: js}).run(ctx)
+	return (&session{w: w, js: js, writing: make(chan struct{}, 1)}).run(ctx)
 }
 
 // own begins epochs of a partition and serves them, one after the other, until ctx is done.
@@ -207,7 +214,7 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 			return
 		}
 		w.log.Warn("partition not owned", "partition", p, "err", err)
-		_ = sleep(ctx, jitter(backoff))
+		_ = sleep(ctx, jitter(backoff, w.cfg.ID, p, w.clock.Boot()))
 	}
 }
 
@@ -226,7 +233,9 @@ func (w *Worker) listen(ep *epoch) (stop func(), err error) {
 	if w.cfg.Listen == nil {
 		return func() {}, nil
 	}
-	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) { w.submit(w.life, r, reply) })
+	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) {
+		w.submit(context.Background(), r, reply) // not the worker's life: who drains finishes what it has
+	})
 }
 
 // alarm stops serving a partition and says why, in the log once and wherever somebody looks.

@@ -126,6 +126,13 @@ func (m *Memory) listed(prefix, after string) []ID {
 	return slices.Clone(m.names[from:to])
 }
 
+// Clone is the store as it is now, to bring it back later as an old one.
+func (m *Memory) Clone() *Memory {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return &Memory{objects: maps.Clone(m.objects), names: slices.Clone(m.names)}
+}
+
 // Close does nothing.
 func (m *Memory) Close() error { return nil }
 

@@ -24,6 +24,13 @@ type Memory struct {
 	streams map[string]*stream
 	keys    map[string]key // by namespace and key
 	rev     journal.Seq
+	changes []change // of keys
+}
+
+// change is what a change of a key replaced.
+type change struct {
+	name string
+	was  key
 }
 
 type key struct {
@@ -65,6 +72,21 @@ func (m *Memory) Truncate(stream string, n int) {
 	s.reindex()
 }
 
+// Revert takes the last n changes of keys back, as a power cut may: their revisions will be used again.
+func (m *Memory) Revert(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ; n > 0 && len(m.changes) > 0; n-- {
+		c := m.changes[len(m.changes)-1]
+		m.changes = m.changes[:len(m.changes)-1]
+		m.rev--
+		m.keys[c.name] = c.was
+		if c.was.rev == 0 {
+			delete(m.keys, c.name)
+		}
+	}
+}
+
 // Overwrite replaces the data of a stored message.
 func (m *Memory) Overwrite(stream string, seq journal.Seq, data []byte) {
 	m.mu.Lock()
@@ -86,6 +108,25 @@ func (m *Memory) Damage(stream string, seq journal.Seq) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tamper(stream).damaged[seq] = true
+}
+
+// Append is an append as it arrives, whoever sent it and whenever: what [journal.Writer] sends, with its answer.
+func (m *Memory) Append(stream string, last, subject journal.Seq, messages ...journal.Message) journal.Answer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.streams[stream]
+	a := journal.Answer{Seq: last + journal.Seq(len(messages)), Outcome: journal.Stored}
+	switch have := s.last[messages[0].Subject]; {
+	case s.end() != last:
+		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s ends at %d, not %d", stream, s.end(), last)
+	case subject != journal.NoSubjectCheck && have != subject:
+		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s: last on %s is %d, not %d", stream, messages[0].Subject, have, subject)
+	default:
+		for _, msg := range messages {
+			s.store(msg)
+		}
+	}
+	return a
 }
 
 // Publish stores a message that no worker sent.
@@ -210,6 +251,7 @@ func (b memoryMeta) Put(ctx context.Context, k string, value []byte, rev journal
 		return 0, fmt.Errorf("key %s is at revision %d, not %d: %w", k, have, rev, journal.ErrConflict)
 	}
 	b.s.m.rev++
+	b.s.m.changes = append(b.s.m.changes, change{b.name(k), b.s.m.keys[b.name(k)]})
 	b.s.m.keys[b.name(k)] = key{slices.Clone(value), b.s.m.rev}
 	return b.s.m.rev, nil
 }
@@ -419,12 +461,14 @@ func (l memoryLog) Purge(ctx context.Context, subject string, before journal.Seq
 		return err
 	}
 	defer unlock()
-	for i := range st.messages {
-		if m := &st.messages[i]; m.Subject == subject && m.Seq < before {
+	for i := range st.messages[:min(max(before, 1)-1, st.end())] {
+		if m := &st.messages[i]; m.Subject == subject {
 			*m = journal.Message{Seq: m.Seq}
 		}
 	}
-	st.reindex()
+	if st.last[subject] < before {
+		delete(st.last, subject)
+	}
 	return nil
 }
 
@@ -466,22 +510,12 @@ func (w *memoryWriter) run() {
 }
 
 func (w *memoryWriter) Append(last, subject journal.Seq, messages ...journal.Message) error {
-	st, unlock, err := w.log.open(context.Background())
+	_, unlock, err := w.log.open(context.Background())
 	if err != nil {
 		return err
 	}
-	a := journal.Answer{Seq: last + journal.Seq(len(messages)), Outcome: journal.Stored}
-	switch have := st.last[messages[0].Subject]; {
-	case st.end() != last:
-		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s ends at %d, not %d", w.log.name, st.end(), last)
-	case subject != journal.NoSubjectCheck && have != subject:
-		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s: last on %s is %d, not %d", w.log.name, messages[0].Subject, have, subject)
-	default:
-		for _, m := range messages {
-			st.store(m)
-		}
-	}
 	unlock()
+	a := w.log.s.m.Append(w.log.name, last, subject, messages...)
 	w.mu.Lock()
 	w.answers = append(w.answers, a)
 	w.mu.Unlock()

@@ -1,0 +1,511 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/snapshot"
+)
+
+// The audit reads every message when it is stored, as a stranger would, and holds against that history each reply when
+// it is told, each write of a snapshot store when it is made, and each worker that would answer. The properties are
+// those of docs/design.md.
+
+// failure is a property that does not hold.
+type failure struct {
+	property string
+	text     string
+}
+
+func (f *failure) String() string { return f.property + ": " + f.text }
+
+// failed notes the first property that does not hold. It may be called with and without mu held.
+func (s *sim) failed(property, format string, args ...any) {
+	s.failure.CompareAndSwap(nil, &failure{property, fmt.Sprintf(format, args...)})
+}
+
+// history is what the journal has of one object.
+type history struct {
+	id      snapshot.ID
+	commits []simCommit    // commits[v-1] makes version v
+	models  []*model       // models[v] is the object at version v
+	hash    journal.Hash   // of the last record
+	hashes  []journal.Hash // of the record that ends with version v, zero if none does
+	acked   journal.Version
+	snap    []*journal.Snap // the parts of the snapshot record that is being stored
+}
+
+type simCommit struct {
+	n       int64
+	id      string
+	session *journal.SessionNumber
+	at      time.Time
+	seq     journal.Seq
+	reply   string
+	long    bool
+	epoch   journal.EpochID
+}
+
+func (h *history) version() journal.Version { return journal.Version(len(h.commits)) }
+
+// partition is what the audit knows of a stream.
+type simPartition struct {
+	last     journal.EpochRecord
+	end      journal.Seq
+	released bool
+	spent    journal.Seq // positions up to it were lost and accepted as lost: none is used again for a record
+	due      bool        // the key of the partition tells of a loss: nothing is served
+	knowing  []*life     // and so do these workers, as long as they live
+}
+
+// lost tells whether somebody knows that the stream lost something.
+func (p *simPartition) lost() bool {
+	return p.due || slices.ContainsFunc(p.knowing, func(l *life) bool { return !l.dead })
+}
+
+func (s *sim) history(id snapshot.ID) *history {
+	h := s.histories[id]
+	if h == nil {
+		h = &history{id: id, models: []*model{{}}, hashes: []journal.Hash{{}}}
+		s.histories[id] = h
+	}
+	return h
+}
+
+// stored is told of messages that end at a position, and who sent them. Called with mu held.
+func (s *sim) stored(p int, end journal.Seq, messages []journal.Message, by *life) {
+	part := &s.parts[p]
+	seq := end - journal.Seq(len(messages))
+	for _, m := range messages {
+		seq++
+		class, token, isObject := s.ns.Object(m.Subject)
+		switch {
+		case m.Subject == s.ns.Epoch(p):
+			s.epochStored(p, part, m, by)
+		case m.Subject == s.ns.Fence(p):
+		case isObject:
+			h := s.history(snapshot.ID(class + "." + token))
+			switch id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); {
+			case err != nil || id != part.last.Epoch:
+				s.failed("I1", "%s at %d is stored under epoch %d by %s, of epoch %v (%v)", m.Subject, seq, part.last.Epoch.Number, by, id, err)
+			case part.released:
+				s.failed("I8", "%s at %d is stored after epoch %d was released", m.Subject, seq, id.Number)
+			case m.Subject == s.ns.Journal(class, token):
+				s.recordStored(h, part, seq, m.Data)
+			default:
+				s.snapStored(h, seq, m.Data)
+			}
+		default:
+			s.failed("I1", "a message on %s at %d", m.Subject, seq)
+		}
+	}
+	part.end = end
+}
+
+// epochStored holds an epoch against the one before it: no two workers may answer at a time.
+func (s *sim) epochStored(p int, part *simPartition, m journal.Message, by *life) {
+	r, err := journal.DecodeEpoch(m.Data)
+	if err != nil {
+		s.failed("I8", "epoch record: %v", err)
+		return
+	}
+	switch {
+	case r.Release && r.Epoch != part.last.Epoch:
+		s.failed("I8", "epoch %d is released and the last is %d", r.Epoch.Number, part.last.Epoch.Number)
+	case !r.Release && r.Epoch.Number <= part.last.Epoch.Number:
+		s.failed("I8", "epoch %d after epoch %d", r.Epoch.Number, part.last.Epoch.Number)
+	}
+	if !r.Release {
+		part.knowing = slices.DeleteFunc(part.knowing, func(l *life) bool { return l != by }) // its fillers lift the stream: nobody sees the loss now
+		s.count("epochs")
+		if !part.released && part.last.Worker != "" && part.last.Worker != r.Worker {
+			s.count("epochs taken from another worker")
+		}
+	}
+	part.last, part.released = r, r.Release
+	s.oneOwner(p, part)
+}
+
+// oneOwner: whoever would answer for a partition has its last epoch.
+func (s *sim) oneOwner(p int, part *simPartition) {
+	for _, l := range s.lives {
+		ep := l.w.epochs[p].Load()
+		if l.dead || ep == nil || ep.mayAnswer() != nil {
+			continue
+		}
+		if part.released || ep.id != part.last.Epoch {
+			s.failed("I8", "%s would answer for partition %d under epoch %d; the last is %d of %s, released %v", l, p, ep.id.Number,
+				part.last.Epoch.Number, part.last.Worker, part.released)
+		}
+	}
+}
+
+func (s *sim) recordStored(h *history, part *simPartition, seq journal.Seq, data []byte) {
+	rec, err := journal.DecodeRecord(data)
+	switch {
+	case err != nil:
+		s.failed("I1", "%s at %d: %v", h.id, seq, err)
+		return
+	case seq <= part.spent:
+		s.failed("I3", "%s at %d: the position was accepted as lost and is used again", h.id, seq)
+	case rec.First != h.version()+1 || rec.Prev != h.hash:
+		s.failed("I1", "%s at %d begins with version %d after %s; the journal is at %d, %s", h.id, seq, rec.First, rec.Prev, h.version(), h.hash)
+		return
+	}
+	if len(rec.Commits) > 1 {
+		s.count("records of several commits")
+	}
+	for i := range rec.Commits {
+		s.commitStored(h, seq, part.last.Epoch, &rec.Commits[i])
+	}
+	h.hash = journal.HashOf(data)
+	h.hashes[h.version()] = h.hash
+}
+
+func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c *journal.Commit) {
+	v := h.version() + 1
+	var out told
+	if err := json.Unmarshal(c.Reply.Body, &out); err != nil {
+		s.failed("I6", "%s version %d: %v", h.id, v, err)
+		return
+	}
+	before := h.models[v-1]
+	in, method := s.asked(h, c, out)
+	now, err := before.apply(c.Changes)
+	if err == nil {
+		if want := before.next(method, in, now.items["to-"+in.To]); !now.equal(want) {
+			err = fmt.Errorf("%s of request %d makes %s of %s; want %s", method, in.N, now, before, want)
+		} else if tell := want.tell(method, in, v); tell != string(c.Reply.Body) {
+			err = fmt.Errorf("%s of request %d answers %s; want %s", method, in.N, c.Reply.Body, tell)
+		}
+	}
+	if err != nil {
+		s.failed("I6", "%s version %d: %v", h.id, v, err)
+		return
+	}
+	if v > 1 && c.At.Before(h.commits[v-2].at) {
+		s.failed("I1", "%s version %d has an earlier time than the one before it", h.id, v)
+	}
+	s.once(h, v, c, in.N)
+	if method == "pass" {
+		s.passed(h, v, in, now.items["to-"+in.To])
+	}
+	h.commits = append(h.commits, simCommit{in.N, c.ID, c.Session, c.At, seq, string(c.Reply.Body), len(c.Reply.Body) > keptReplyBytesMax, epoch})
+	s.isDenied(h, v, &h.commits[v-1])
+	h.models, h.hashes = append(h.models, now), append(h.hashes, journal.Hash{})
+}
+
+// asked is what a commit answers, as it was sent.
+func (s *sim) asked(h *history, c *journal.Commit, out told) (ask, string) {
+	r := s.requests[out.N-1]
+	if c.Caller.Claimed == "" {
+		if r.object != h.id || r.method != c.Method {
+			s.failed("I3", "%s has a commit of request %d, which is %s of %s", h.id, r.in.N, r.method, r.object)
+		}
+		return r.in, r.method
+	}
+	caller := s.history(snapshot.ID(strings.ReplaceAll(c.Caller.Claimed, "/", ".")))
+	for _, l := range s.lives {
+		var in ask
+		if t := l.turn(caller.id); t != nil && !l.dead && json.Unmarshal(t.req.Body, &in) == nil && in.N == out.N && t.version > caller.version() {
+			s.failed("I4", "%s calls %s at version %d, of which the journal has %d", caller.id, h.id, t.version, caller.version())
+		}
+	}
+	return ask{N: out.N, Key: "from"}, "put"
+}
+
+// turn is the turn that runs in an object, nil if there is none.
+func (l *life) turn(id snapshot.ID) *turn {
+	ep := l.w.epochs[l.s.partitionOf(string(id[len("thing."):]))].Load()
+	if ep == nil {
+		return nil
+	}
+	ep.mu.Lock()
+	o := ep.objects[id]
+	ep.mu.Unlock()
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.turn
+}
+
+// once: a request that can be told again is in the journal once.
+func (s *sim) once(h *history, v journal.Version, c *journal.Commit, n int64) {
+	ids := 0 // own ids since
+	for w := v - 1; w > 0; w-- {
+		o := h.commits[w-1]
+		recorded := h.commits[v-2].at
+		switch {
+		case c.Session != nil && o.session != nil && o.session.Sender == c.Session.Sender && o.session.N == c.Session.N:
+			s.failed("I3", "%s: request %d is applied at version %d and again at %d", h.id, n, w, v)
+		case c.Session != nil && o.session != nil && o.session.Sender == c.Session.Sender && o.session.M > c.Session.N:
+			s.failed("I3", "%s: request %d has number %d, below the mark %d of version %d", h.id, n, c.Session.N, o.session.M, w)
+		case c.ID != "" && o.id == c.ID && ids < thingKeepIDsMax && !o.at.Add(thingKeepIDs).Before(recorded):
+			s.failed("I3", "%s: request %d is applied at version %d and again at %d", h.id, n, w, v)
+		}
+		if o.id != "" {
+			ids++
+		}
+	}
+	if c.Session != nil && c.Session.Deadline.Before(c.At) {
+		s.failed("I3", "%s: request %d began at %v, after its deadline %v", h.id, n, c.At, c.Session.Deadline)
+	}
+}
+
+// passed: what a call from a turn answered is in the journal.
+func (s *sim) passed(h *history, v journal.Version, in ask, got int64) {
+	to := s.history(snapshot.ID("thing." + in.To))
+	if got < 1 || got > int64(to.version()) || to.commits[got-1].n != in.N {
+		s.failed("I4", "%s version %d was told that its call made version %d of %s, which is at %d", h.id, v, got, to.id, to.version())
+	}
+}
+
+// replied is told of each reply of a worker, at the moment when it leaves. Called with mu held.
+func (s *sim) replied(d *delivery, reply Reply, err error) {
+	r := d.request
+	h := s.history(r.object)
+	part := &s.parts[r.partition]
+	if err != nil {
+		s.repliedError(d, h, asError(err))
+		return
+	}
+	if part.lost() {
+		s.failed("I2", "%s is answered although a witness knows that the journal went back", r)
+	}
+	v := reply.Version
+	if v > h.version() {
+		property := "I4"
+		if r.reads() {
+			property = "I5"
+		}
+		s.failed(property, "%s is answered at version %d, of which the journal has %d", r, v, h.version())
+		return
+	}
+	if r.reads() {
+		s.isFresh(d, h, v, string(reply.Body))
+	} else {
+		c := h.commits[max(v, 1)-1]
+		switch {
+		case v == 0 || c.n != r.in.N:
+			s.failed("I3", "%s is answered with version %d, which request %d made", r, v, c.n)
+		case c.reply != string(reply.Body):
+			s.failed("I6", "%s is answered %s; the journal has %s", r, reply.Body, c.reply)
+		case !reply.Replayed && v <= d.acked && d.try == 1:
+			s.failed("I1", "%s makes version %d, and version %d was told before it was sent", r, v, d.acked)
+		}
+		if reply.Replayed {
+			s.count("repeats answered")
+		}
+	}
+	h.acked = max(h.acked, v)
+}
+
+// isFresh: what a read tells is in the journal, and not older than what was told before the read was sent.
+func (s *sim) isFresh(d *delivery, h *history, v journal.Version, body string) {
+	r := d.request
+	switch {
+	case v > h.version():
+		s.failed("I5", "%s tells version %d, of which the journal has %d", r, v, h.version())
+	case v < d.acked:
+		s.failed("I5", "%s tells version %d, and version %d was told before it was sent", r, v, d.acked)
+	default:
+		if want := h.models[v].tell(r.method, r.in, v); want != body {
+			s.failed("I5", "%s tells %s; version %d is %s", r, body, v, want)
+		}
+	}
+}
+
+// repliedError: an error that tells of the state is a read, and one that says that nothing was done is true.
+func (s *sim) repliedError(d *delivery, h *history, e *Error) {
+	r := d.request
+	switch e.Code {
+	case Refused:
+		var out told
+		if err := json.Unmarshal([]byte(e.Detail), &out); r.method != "fail" || err != nil {
+			s.failed("I5", "%s is answered %v", r, e)
+			return
+		}
+		s.isFresh(d, h, out.Version, e.Detail)
+		h.acked = max(h.acked, out.Version)
+	case UnknownOutcome, Unavailable, Overloaded, Limited, Timeout, Full, Denied:
+	case Conflict: // a late copy, below the mark
+		if !strings.Contains(e.Detail, "below its mark") && !strings.Contains(e.Detail, "in a circle") {
+			s.failed("I5", "%s is answered %v", r, e)
+		}
+	case Internal:
+		if stopped := strings.Contains(e.Detail, "stopped"); r.method != "spoil" && !(stopped && s.lossy) {
+			s.failed("I6", "%s is answered %v", r, e)
+		}
+	default:
+		s.failed("I5", "%s is answered %v", r, e)
+	}
+	if e.Code != UnknownOutcome {
+		r.tried(d.epoch).denied++
+		for v := range h.commits {
+			if c := &h.commits[v]; c.n == r.in.N {
+				s.isDenied(h, journal.Version(v+1), c)
+			}
+		}
+	}
+}
+
+// isDenied: what was told not to have happened is not in the journal.
+func (s *sim) isDenied(h *history, v journal.Version, c *simCommit) {
+	if t := s.requests[c.n-1].under[c.epoch]; t != nil && t.denied > 0 && t.denied == t.all && s.requests[c.n-1].object == h.id {
+		s.failed("I4", "%s version %d is what request %d was told not to have done", h.id, v, c.n)
+	}
+}
+
+// written holds what a store has of an object against the journal. Called with mu held.
+func (s *sim) written(st *simStore, id snapshot.ID, b snapshot.Batch) {
+	raw, _ := st.Memory.Get(id, snapshot.Meta, "")
+	var at base
+	if err := json.Unmarshal(raw, &at); err != nil {
+		s.failed("I7", "%s of %s: %v", id, st.l, err)
+		return
+	}
+	switch {
+	case b.Clear && at.Records == 0 && at.Snaps[0].First > 0:
+		s.count("snapshot records used")
+	case at.Epoch == (journal.EpochID{}) && at.Records > 0:
+		s.count("spills of a replay")
+	default:
+		s.count("states written")
+	}
+	var entries []snapshot.Entry
+	for _, space := range []snapshot.Space{snapshot.KV, snapshot.State, snapshot.Window} {
+		for e := range st.Memory.Scan(id, space, "", "", false) {
+			if space != snapshot.Window {
+				e.Value = e.Value[1:] // the tag
+			}
+			entries = append(entries, e)
+		}
+	}
+	if at.Version > s.history(id).version() && s.counts["power cuts"] > 0 {
+		return // it was on its way when the journal lost its record
+	}
+	if err := s.history(id).holds(at.Version, at.Seq, at.Hash, entries); err != nil {
+		s.failed("I7", "the store of %s has %s at version %d: %v", st.l, id, at.Version, err)
+	}
+}
+
+// snapStored holds a snapshot record against the journal.
+func (s *sim) snapStored(h *history, seq journal.Seq, data []byte) {
+	snap, err := journal.DecodeSnap(data)
+	if err == nil && snap.Part != len(h.snap)+1 {
+		err = fmt.Errorf("part %d after %d", snap.Part, len(h.snap))
+	}
+	if err != nil {
+		s.failed("I7", "the snapshot record of %s at %d: %v", h.id, seq, err)
+		return
+	}
+	if h.snap = append(h.snap, snap); snap.Part < snap.Of {
+		return
+	}
+	var entries []snapshot.Entry
+	for _, part := range h.snap {
+		for _, e := range part.Entries {
+			entries = append(entries, snapshot.Entry{Space: snapshot.Space(e.Space[0]), Key: e.Key, Value: e.Data})
+		}
+	}
+	if h.snap = nil; snap.Of > 1 {
+		s.count("snapshot records of several parts")
+	}
+	s.count("snapshot records")
+	if err := h.holds(snap.Version, snap.Seq, snap.Hash, entries); err != nil {
+		s.failed("I7", "the snapshot record of %s at %d, version %d: %v", h.id, seq, snap.Version, err)
+	}
+}
+
+// holds tells how entries differ from the object at a version.
+func (h *history) holds(v journal.Version, seq journal.Seq, hash journal.Hash, entries []snapshot.Entry) error {
+	if v < 1 || v > h.version() {
+		return fmt.Errorf("the journal has version %d", h.version())
+	}
+	if c := h.commits[v-1]; c.seq != seq || hash != h.hashes[v] {
+		return fmt.Errorf("it names record %d, %s; that of the version is %d, %s", seq, hash, c.seq, h.hashes[v])
+	}
+	have := &model{items: map[string]int64{}}
+	window := map[string]string{}
+	for _, e := range entries {
+		var err error
+		item, isItem := strings.CutPrefix(e.Key, "items/")
+		switch {
+		case e.Space == snapshot.State:
+			var t thing
+			err = json.Unmarshal(e.Value, &t)
+			have.count, have.last = t.Count, t.Last
+		case e.Space == snapshot.Window:
+			window[e.Key] = string(e.Value)
+		case isItem:
+			var n int64
+			err = json.Unmarshal(e.Value, &n)
+			have.items[item] = n
+		default:
+			err = json.Unmarshal(e.Value, &have.total)
+		}
+		if err != nil {
+			return fmt.Errorf("%c %q: %w", e.Space, e.Key, err)
+		}
+	}
+	if !have.equal(h.models[v]) {
+		return fmt.Errorf("it has %s; want %s", have, h.models[v])
+	}
+	return h.remembers(v, window)
+}
+
+// remembers tells what a window lacks of what the object at a version must remember of its callers.
+func (h *history) remembers(v journal.Version, window map[string]string) error {
+	at := h.commits[v-1].at
+	marks := map[string]uint64{}
+	latest := map[string]bool{}
+	ids := 0
+	for w := v; w > 0; w-- {
+		c := &h.commits[w-1]
+		if c.session != nil {
+			marks[c.session.Sender] = max(marks[c.session.Sender], c.session.M)
+		}
+	}
+	for w := v; w > 0; w-- {
+		c := &h.commits[w-1]
+		var a *answer
+		switch {
+		case c.session != nil && c.session.N >= marks[c.session.Sender] && !c.session.Deadline.Before(at):
+			var s sender
+			if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), &s); err != nil {
+				return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
+			}
+			if s.M > c.session.N { // told by a commit after this version: it is true whether or not that one is stored
+				continue
+			}
+			if s.M < marks[c.session.Sender] || s.Deadline.Before(c.session.Deadline) {
+				return fmt.Errorf("the sender of request %d has mark %d and deadline %v", c.n, s.M, s.Deadline)
+			}
+			if a = s.Answers[c.session.N]; a == nil {
+				a = &answer{}
+			}
+		case c.id != "":
+			if ids++; ids <= thingKeepIDsMax && !c.at.Add(thingKeepIDs).Before(at) && !latest[c.id] {
+				a = new(answer)
+				if err := json.Unmarshal([]byte(window[idKey(c.id)]), a); err != nil {
+					return fmt.Errorf("it does not know the id %q of request %d (version %d): %w", c.id, c.n, w, err)
+				}
+			}
+			latest[c.id] = true
+		}
+		if a == nil {
+			continue
+		}
+		if a.Version != w || c.long && a.Seq != c.seq || !c.long && (a.Reply == nil || string(a.Reply.Body) != c.reply) {
+			return fmt.Errorf("the answer to request %d (version %d) is %+v", c.n, w, *a)
+		}
+	}
+	return nil
+}
