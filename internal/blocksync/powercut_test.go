@@ -197,27 +197,8 @@ func TestAPowerCutTakesNothingThatWasAnswered(t *testing.T) {
 		cuts = n
 	}
 	done, holes := 0, 0
-	for done < cuts || holes == 0 && done < 4*cuts {
-		s := &synced{sizes: map[string]int64{}}
-		m := boot(t, t.TempDir(), Options{trace: s.trace, datasync: s.datasync})
-		l := &load{}
-		for range 3 { // then the folder is large, and a new one is begun
-			var loading sync.WaitGroup
-			seed := random.Uint64()
-			loading.Go(func() { l.run(m, rand.New(rand.NewPCG(seed, 0))) })
-			for wait := random.Int64N(burst/2) + burst/2; l.budget.Load() > wait; {
-				runtime.Gosched()
-			}
-			slow := random.IntN(2) == 0
-			if slow { // much is written meanwhile, and nobody is told
-				s.disk.Lock()
-				<-time.After(100 * time.Millisecond)
-			}
-			done++
-			holes += cutAndCheck(t, m, l, s, random, s.disk.Unlock, slow)
-			loading.Wait()
-		}
-		m.down()
+	for ; done < cuts || holes == 0 && done < 4*cuts; done += cutsOfAMachine {
+		holes += cutMachine(t, random)
 	}
 	t.Logf("%d power cuts, %d blocks behind a hole", done, holes)
 	if holes == 0 {
@@ -225,31 +206,61 @@ func TestAPowerCutTakesNothingThatWasAnswered(t *testing.T) {
 	}
 }
 
-func cutAndCheck(t *testing.T, m *machine, l *load, s *synced, random *rand.Rand, release func(), slow bool) (holes int) {
-	t.Helper()
+// cutsOfAMachine is how often one machine's files are cut: they grow, and each cut reads them all.
+const cutsOfAMachine = 3
+
+// cutMachine makes cuts of one machine under load, and returns how many blocks stood behind a hole.
+func cutMachine(t *testing.T, random *rand.Rand) (holes int) {
+	s := &synced{sizes: map[string]int64{}}
+	m := boot(t, t.TempDir(), Options{trace: s.trace, datasync: s.datasync})
+	defer m.down()
+	l := &load{}
+	var loading sync.WaitGroup
+	defer loading.Wait()
+	defer l.budget.Store(0)
+	for range cutsOfAMachine {
+		seed := random.Uint64()
+		loading.Go(func() { l.run(m, rand.New(rand.NewPCG(seed, 0))) })
+		for wait := random.Int64N(burst/2) + burst/2; l.budget.Load() > wait; {
+			runtime.Gosched()
+		}
+		holes += cutAndCheck(t, m, l, s, random)
+		loading.Wait()
+	}
+	return holes
+}
+
+func cutAndCheck(t *testing.T, m *machine, l *load, s *synced, random *rand.Rand) (holes int) {
 	to, err := os.MkdirTemp(t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answered [objects]int64
-	for k := range answered {
-		answered[k] = l.answered[k].Load()
-	}
 	c := cut{t: t, from: m.dir, to: to, random: random}
-	c.marks()
-	c.synced = s.copy() // no less than what was answered, and what the marks say
-	c.files()
-	if slow {
-		release()
-	}
-	if c.check(answered); t.Failed() {
-		l.budget.Store(0)
+	answered := c.take(l, s)
+	c.check(answered)
+	if t.Failed() {
 		t.FailNow()
 	}
 	if err := os.RemoveAll(to); err != nil {
 		t.Fatal(err)
 	}
 	return c.holes
+}
+
+// take copies the files, and returns what was answered before.
+func (c *cut) take(l *load, s *synced) (answered [objects]int64) {
+	if c.random.IntN(2) == 0 { // much is written meanwhile, and nobody is told
+		s.disk.Lock()
+		defer s.disk.Unlock()
+		<-time.After(100 * time.Millisecond)
+	}
+	for k := range answered {
+		answered[k] = l.answered[k].Load()
+	}
+	c.marks()
+	c.synced = s.copy() // no less than what was answered, and what the marks say
+	c.files()
+	return answered
 }
 
 // cut makes a folder as a power cut may leave it.

@@ -239,3 +239,49 @@ func TestMarksTellACleanStopAndAPowerCut(t *testing.T) {
 		t.Error("marks of another version are read")
 	}
 }
+
+// TestARoundTellsThoseWhoCameBeforeIt: what is stored while a round syncs may not be in what it synced.
+func TestARoundTellsThoseWhoCameBeforeIt(t *testing.T) {
+	dir := t.TempDir()
+	_, js := startServer(t, dir, "s", 1)
+	name := filepath.Join(dir, "jetstream", globalAccount, "streams", "s", "msgs", "1.blk")
+	sizes := &synced{sizes: map[string]int64{}}
+	during := make(chan func(), 1)
+	s, err := New(Options{Dir: dir, Every: time.Hour, OnFatal: func(err error) { t.Error(err) }, trace: sizes.trace, datasync: func(f *os.File) error {
+		err := datasync(f)
+		select {
+		case f := <-during:
+			f()
+		default:
+		}
+		return err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 2)
+	store := func(what string) {
+		publish(t, js, "s", what)
+		stat, err := os.Stat(name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		s.Durable("s", func() {
+			if have := sizes.copy()[name]; have < stat.Size() {
+				t.Errorf("%s: told with %d bytes synced, and it needs %d", what, have, stat.Size())
+			}
+			told <- what
+		})
+	}
+	during <- func() { store("during the round") }
+	store("before the round")
+	for _, want := range []string{"before the round", "during the round"} {
+		if got := <-told; got != want {
+			t.Errorf("%s is told; want %s", got, want)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

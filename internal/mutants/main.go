@@ -64,6 +64,27 @@ func (v *variant) seenBy(dir string, seeds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if strings.HasPrefix(v.file, "engine/") {
+		if by, err := v.simulated(dir, overlay, seeds); by != "" || err != nil {
+			return by, err
+		}
+	}
+	if v.other == "" {
+		return "", nil
+	}
+	pkg, test, _ := strings.Cut(v.other, " ")
+	out, err := exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-run", "^"+test+"$", pkg).CombinedOutput()
+	if err != nil && bytes.Contains(out, []byte("--- FAIL: "+test)) {
+		return fmt.Sprintf("`%s`: %s", test, v.why), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return "", nil
+}
+
+// simulated tells the simulation's stories with the broken file.
+func (v *variant) simulated(dir, overlay string, seeds int) (string, error) {
 	binary := filepath.Join(dir, "engine.test")
 	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, "./engine").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
@@ -79,17 +100,6 @@ func (v *variant) seenBy(dir string, seeds int) (string, error) {
 	_ = os.Remove(binary)
 	if err != nil {
 		return "simulation, " + summary(out), nil
-	}
-	if v.other == "" {
-		return "", nil
-	}
-	pkg, test, _ := strings.Cut(v.other, " ")
-	out, err = exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-run", "^"+test+"$", pkg).CombinedOutput()
-	if err != nil && bytes.Contains(out, []byte("--- FAIL: "+test)) {
-		return fmt.Sprintf("`%s`: %s", test, v.why), nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return "", nil
 }
