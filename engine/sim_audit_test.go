@@ -210,6 +210,9 @@ func (s *sim) asked(h *history, c *journal.Commit, out told) (ask, string) {
 		return r.in, r.method
 	}
 	caller := s.history(snapshot.ID(strings.ReplaceAll(c.Caller.Claimed, "/", ".")))
+	if r.tries > 1 || r.copies > 0 {
+		return ask{N: out.N, Key: "from"}, "put" // it may be the call of an earlier turn of the same request
+	}
 	for _, l := range s.lives {
 		var in ask
 		if t := l.turn(caller.id); t != nil && !l.dead && json.Unmarshal(t.req.Body, &in) == nil && in.N == out.N && t.version > caller.version() {

@@ -47,6 +47,9 @@ type simOp struct {
 
 func (o *simOp) String() string { return fmt.Sprintf("%s %s", o.life, o.key) }
 
+// slow tells whether a renewal takes its time.
+func (o *simOp) slow() bool { return o.life.s.slowLease && o.key == "put "+leaseKey(o.life.id) }
+
 func compareOps(a, b *simOp) int {
 	return cmp.Or(cmp.Compare(a.life.n, b.life.n), cmp.Compare(a.session.number(), b.session.number()),
 		cmp.Compare(a.key, b.key), cmp.Compare(a.serial, b.serial))
@@ -92,7 +95,7 @@ func (s *sim) wait(ctx context.Context, o *simOp) error {
 		return err
 	}
 	o.done, o.asked = make(chan struct{}), time.Now()
-	if o.kind == opLease && s.slowLease && !o.life.stalled {
+	if o.slow() && !o.life.stalled {
 		if o.life.renewals++; o.life.renewals%2 == 0 { // the next one may never arrive
 			o.applied, o.err = true, o.apply(0)
 		}

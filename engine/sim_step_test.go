@@ -107,7 +107,7 @@ func (s *sim) possible() (events []event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.ops {
-		slow := s.slowLease && o.kind == opLease && time.Since(o.asked) < simSlow
+		slow := o.slow() && time.Since(o.asked) < simSlow
 		if !slow && (!o.life.stalled || o.session == nil) {
 			events = append(events, event{op: o})
 		}
