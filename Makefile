@@ -14,8 +14,13 @@ COUNT := 5
 # How long `make soak` churns.
 FOR := 3m
 
+# What `make torture` does: kills of the real binary, power cuts, histories over a journal in memory.
+KILLS := 1000
+CUTS := 200
+HISTORIES := 20000
+
 .DEFAULT_GOAL := help
-.PHONY: help run test race soak bench gobench lint fmt check
+.PHONY: help run test race torture soak bench gobench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +35,11 @@ test: ## vet and test everything, with the race detector where there is a C comp
 
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
+
+torture: ## 1,000 kills, 200 power cuts, 20,000 histories (KILLS=, CUTS=, HISTORIES=; SEED= repeats); an hour each at most
+	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
+	CUTS=$(CUTS) go test -count=1 -v -timeout 1h -run '^TestAPowerCutTakesNothingThatWasAnswered$$' ./internal/blocksync
+	HISTORIES=$(HISTORIES) go test -count=1 -v -timeout 1h -run '^TestHistoriesAreThoseOfOneObject$$' ./engine
 
 bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes
 	go run ./cmd/perdure bench $(ARGS)
