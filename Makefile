@@ -14,8 +14,13 @@ COUNT := 5
 # How long `make soak` churns.
 FOR := 3m
 
+# What `make torture` does: kills of the real binary, power cuts, histories over a journal in memory.
+KILLS := 1000
+CUTS := 200
+HISTORIES := 20000
+
 .DEFAULT_GOAL := help
-.PHONY: help run test race sim mutants soak bench gobench lint fmt check
+.PHONY: help run test race torture sim mutants soak bench gobench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +37,11 @@ test: ## vet and test everything, with the race detector where there is a C comp
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
 
+torture: ## 1,000 kills, 200 power cuts, 20,000 histories (KILLS=, CUTS=, HISTORIES=; SEED= repeats); an hour each at most
+	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
+	CUTS=$(CUTS) go test -count=1 -v -timeout 1h -run '^TestAPowerCutTakesNothingThatWasAnswered$$' ./internal/blocksync
+	HISTORIES=$(HISTORIES) go test -count=1 -v -timeout 1h -run '^TestHistoriesAreThoseOfOneObject$$' ./engine
+
 bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes
 	go run ./cmd/perdure bench $(ARGS)
 
@@ -41,8 +51,8 @@ soak: ## churn over a million names for a while (FOR=3m), print what it takes, a
 sim: ## tell N simulated stories (100000); SEED=n tells one of them, and why it fails
 	$(if $(SEED),SEED=$(SEED),N=$(or $(N),100000)) go test ./engine -count=1 -timeout 0 -v -run 'TestSimulation$$'
 
-mutants: ## break the program line by line, and see that the tests notice (ONLY=text: some; N=stories: 5000)
-	go run ./internal/mutants -n $(or $(N),5000) -only '$(ONLY)'
+mutants: ## break the program line by line, and see that the tests notice (ONLY=text, PART=1/3: some; N=stories: 5000)
+	go run ./internal/mutants -n $(or $(N),5000) -only '$(ONLY)' -part '$(or $(PART),1/1)'
 
 # Only packages that have benchmarks, so that the others are not built for nothing.
 gobench: ## the Go benchmarks of each step, with allocations

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,188 +12,172 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
-	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/internal/history"
 )
 
-// killSeed is SEED, or another one each time.
-func killSeed(t *testing.T) uint64 {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
+// given is a number that the environment has under a name, or another.
+func given(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
 	}
-	t.Logf("SEED=%d repeats the moments of the kills", seed)
-	return seed
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
 }
 
-// TestKillNineLosesNothingAcknowledged kills the real binary again and again under a counted load, over HTTP and over
-// NATS, with and without request ids, in both sync modes.
+const (
+	killCallers = 8
+	killObjects = 3 // counters that live through all kills
+	killEach    = 3 // a history's objects live through so many kills: few, so that what is unknown can be searched through
+)
+
+// TestKillNineLosesNothingAcknowledged kills the real binary again and again under load, in both sync modes. Increments
+// that were answered are held against the journal; adding, taking and reading must be the history of objects that do one
+// thing after the other. KILLS=n is how often, SEED=n repeats the moments.
 func TestKillNineLosesNothingAcknowledged(t *testing.T) {
-	seed := killSeed(t)
+	seed, kills := given(t, "SEED", uint64(time.Now().UnixNano())), int(given(t, "KILLS", 52))
+	t.Logf("SEED=%d repeats the moments of the kills", seed)
 	for _, mode := range []string{"always", "100ms"} {
 		t.Run(mode, func(t *testing.T) {
-			p := newDev(t, "--sync", mode).begin()
-			l := &counted{p: p, replies: map[string]string{}}
+			t.Parallel()
+			k := &killing{t: t, p: newDev(t, "--sync", mode), random: rand.New(rand.NewPCG(seed, uint64(len(mode))))}
+			k.p.begin()
+			k.renew()
 			ctx, stop := context.WithCancel(t.Context())
-			var wg sync.WaitGroup
-			for i := range 8 {
-				wg.Go(func() { l.increments(ctx, i) })
+			defer stop()
+			var callers sync.WaitGroup
+			for _, c := range k.callers() {
+				callers.Go(func() { c.run(ctx) })
 			}
-			random := rand.New(rand.NewPCG(seed, uint64(len(mode))))
-			for i := range 6 {
-				<-time.After(50*time.Millisecond + time.Duration(random.IntN(400))*time.Millisecond)
-				p.kill()
-				// Every other time it dies again while it starts: recovery has to survive what it is for.
-				if i%2 == 1 {
-					p.start()
-					<-time.After(time.Duration(random.IntN(250)) * time.Millisecond)
-					p.kill()
-				}
-				p.begin()
+			for k.kills < kills/2-1 {
+				k.round()
 			}
 			stop()
-			wg.Wait()
-			l.check(t)
-			p.kill()
-			p.begin()
-			l.check(t)
+			callers.Wait()
+			k.check()
+			k.p.kill() // once more, when nobody calls
+			k.p.begin()
+			k.check()
+			told, unknown := k.history.Count()
+			t.Logf("%d kills; %d increments; histories of %d operations and %d whose outcome is unknown", k.kills+1, len(k.increments), told, unknown)
+			if err := k.history.Check(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
 
-const killObjects = 3
+// killing is a load on a process that is killed, and knows what it was told.
+type killing struct {
+	t       *testing.T
+	p       *process
+	random  *rand.Rand // for the moments
+	kills   int
+	history history.History
+	life    atomic.Int64 // names the histories' objects
 
-// counted is a load that knows what it was told.
-type counted struct {
-	p      *process
-	serial atomic.Int64
-	bare   [killObjects]struct{ tried, acked atomic.Int64 } // increments without ids
-
-	mu      sync.Mutex
-	replies map[string]string // by id: object and reply
+	mu         sync.Mutex
+	increments []increment
 }
 
-// increments sends increments until ctx is done: by HTTP or NATS, with an id, repeated until it is answered, or without
-// one, once.
-func (l *counted) increments(ctx context.Context, i int) {
-	nc := l.connect()
-	defer func() {
-		if nc != nil {
-			nc.Close()
-		}
-	}()
-	for ctx.Err() == nil {
-		n := l.serial.Add(1)
-		object := int(n) % killObjects
-		if i%4 == 3 {
-			l.once(ctx, &nc, object)
-			continue
-		}
-		id := fmt.Sprintf("id-%d", n)
-		for {
-			// An id that was begun is finished, also when the time is over: its outcome must be known.
-			reply, err := l.send(context.WithoutCancel(ctx), &nc, i%2 == 0, object, id)
-			if err == nil {
-				l.mu.Lock()
-				l.replies[id] = fmt.Sprintf("%d %s", object, reply)
-				l.mu.Unlock()
-				break
-			}
-			<-time.After(5 * time.Millisecond)
-		}
-	}
+// increment is one increment of a counter that lives through all kills.
+type increment struct {
+	object int
+	id     string // the caller's own, if it gave one
+	told   string // empty: its outcome is unknown
 }
 
-func (l *counted) once(ctx context.Context, nc **nats.Conn, object int) {
-	l.bare[object].tried.Add(1)
-	if _, err := l.send(context.WithoutCancel(ctx), nc, false, object, ""); err == nil {
-		l.bare[object].acked.Add(1)
+// round kills, perhaps twice, and starts again.
+func (k *killing) round() {
+	k.kill()
+	// Half of the times it dies again while it starts: recovery has to survive what it is for.
+	if k.random.IntN(2) == 0 {
+		k.p.start()
+		k.kill()
 	}
+	k.p.begin()
+	k.renew()
 }
 
-func (l *counted) connect() *nats.Conn {
-	nc, err := nats.Connect("nats://"+l.p.nats, nats.NoReconnect(), nats.Timeout(time.Second))
-	if err != nil {
-		return nil
-	}
-	return nc
+// kill kills at some moment soon.
+func (k *killing) kill() {
+	<-time.After(time.Duration(k.random.IntN(250)) * time.Millisecond)
+	k.p.kill()
+	k.kills++
 }
 
-var errNotAnswered = errors.New("not answered")
-
-func (l *counted) send(ctx context.Context, nc **nats.Conn, http bool, object int, id string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if http {
-		status, _, body, err := l.p.send(ctx, "POST", fmt.Sprintf("/v1/objects/counter/k%d/call/increment", object), "", "Idempotency-Key", id)
-		if err == nil && status != 200 {
-			err = fmt.Errorf("%w: %d %s", errNotAnswered, status, body)
-		}
-		return strings.TrimSpace(body), err
+// renew gives the histories new objects.
+func (k *killing) renew() {
+	life := int64(k.kills/killEach) + 1
+	if life == k.life.Load() {
+		return
 	}
-	if *nc == nil || (*nc).IsClosed() {
-		if *nc = l.connect(); *nc == nil {
-			return "", errNotAnswered
-		}
-	}
-	m := nats.NewMsg(wire.DefaultNamespace.Call("counter", fmt.Sprintf("k%d", object), "increment"))
-	if id != "" {
-		m.Header.Set(wire.HeaderRequestID, id)
-	}
-	r, err := (*nc).RequestMsgWithContext(ctx, m)
-	if err == nil && r.Header.Get(wire.HeaderErrorCode) != "" {
-		err = fmt.Errorf("%w: %s", errNotAnswered, r.Header.Get(wire.HeaderError))
-	}
-	if err != nil {
-		return "", err
-	}
-	return string(r.Data), nil
+	k.p.want(200, "POST", fmt.Sprintf("/v1/objects/account/h%d/call/open", life), `"owner"`)
+	k.life.Store(life)
 }
 
 // check holds what callers were told against the journal and the objects, and the journal against its own rules.
-func (l *counted) check(t *testing.T) {
-	t.Helper()
-	l.p.verify()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	acked, bare := 0, [killObjects]int64{}
-	seen := map[string]bool{}
+func (k *killing) check() {
+	k.t.Helper()
+	k.p.verify()
 	for object := range killObjects {
-		name := fmt.Sprintf("counter/k%d", object)
-		entries := l.p.entries(name)
-		for i, e := range entries {
-			if int(e.Version) != i+1 {
-				t.Fatalf("%s: version %d at place %d", name, e.Version, i+1)
-			}
-			if !strings.HasPrefix(e.ID, "id-") {
-				bare[object]++
-				continue
-			}
-			told, known := l.replies[e.ID]
-			switch {
-			case seen[e.ID]:
-				t.Errorf("%s was applied twice", e.ID)
-			case !known:
-				t.Errorf("%s is in the journal, and was never answered", e.ID)
-			case told != fmt.Sprintf("%d %s", object, e.Reply.Body):
-				t.Errorf("%s was told %q; the journal has %d %s", e.ID, told, object, e.Reply.Body)
-			}
-			seen[e.ID] = true
-			acked++
-		}
-		if got := l.p.want(200, "POST", "/v1/objects/"+name+"/call/value", ""); got != strconv.Itoa(len(entries)) {
-			t.Errorf("%s is %s and has %d changes", name, got, len(entries))
-		}
-		if b := &l.bare[object]; bare[object] < b.acked.Load() || bare[object] > b.tried.Load() {
-			t.Errorf("%s: %d increments without id; %d were answered, %d tried", name, bare[object], b.acked.Load(), b.tried.Load())
+		k.checkCounter(object)
+	}
+}
+
+const ownID = "id-" // begins the ids that callers give
+
+func (k *killing) checkCounter(object int) {
+	k.t.Helper()
+	name := fmt.Sprintf("counter/k%d", object)
+	told, unknown := map[string]increment{}, 0
+	for _, inc := range k.increments {
+		switch other, twice := told[inc.told]; {
+		case inc.object != object:
+		case inc.told == "":
+			unknown++
+		case twice:
+			k.t.Errorf("%s: %s was told to %+v and to %+v", name, inc.told, other, inc)
+		default:
+			told[inc.told] = inc
 		}
 	}
-	if acked != len(l.replies) {
-		t.Errorf("%d increments are acknowledged, %d are in the journal", len(l.replies), acked)
+	entries, untold, applied := k.p.entries(name), 0, map[string]bool{}
+	for i, e := range entries {
+		reply := strconv.Itoa(i + 1)
+		if int(e.Version) != i+1 || string(e.Reply.Body) != reply {
+			k.t.Fatalf("%s: version %d with the reply %s at place %s", name, e.Version, e.Reply.Body, reply)
+		}
+		if e.ID != "" && applied[e.ID] {
+			k.t.Errorf("%s: %s was applied twice", name, e.ID)
+		}
+		applied[e.ID] = true
+		inc, answered := told[reply]
+		delete(told, reply)
+		own := ""
+		if strings.HasPrefix(e.ID, ownID) {
+			own = e.ID
+		}
+		switch {
+		case answered && inc.id != own:
+			k.t.Errorf("%s: %s was told to the request %q, and the journal has %q there", name, reply, inc.id, e.ID)
+		case !answered && own != "":
+			k.t.Errorf("%s: %s is in the journal, and was never answered", name, e.ID)
+		case !answered:
+			untold++
+		}
 	}
-	t.Logf("%d increments with ids, %v without", acked, bare)
+	for _, inc := range told {
+		k.t.Errorf("%s: %+v was answered, and is not in the journal", name, inc)
+	}
+	if untold > unknown {
+		k.t.Errorf("%s: %d changes were told to nobody, and of %d requests the outcome is unknown", name, untold, unknown)
+	}
+	if got := k.p.want(200, "POST", "/v1/objects/"+name+"/call/value", ""); got != strconv.Itoa(len(entries)) {
+		k.t.Errorf("%s is %s and has %d changes", name, got, len(entries))
+	}
 }

@@ -243,8 +243,12 @@ func block(t *testing.T, name string) (began, release chan struct{}) {
 	return began, release
 }
 
+// residentObject is an object if it is in memory.
 func residentObject(w *Worker, class, name string) *object {
 	ep := w.epochs[partitionOf(class, name)].Load()
+	if ep == nil {
+		return nil
+	}
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
 	return ep.objects[snapshot.ID(class+"."+wire.Escape(name))]

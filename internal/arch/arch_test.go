@@ -74,6 +74,11 @@ var rules = []rule{
 		why:   "an example shows what a user can write, and a user has the engine",
 	},
 	{
+		from: "cmd/...", deep: true,
+		never: []string{"internal/history", "github.com/anishathalye/..."},
+		why:   "it is for tests, and the program does not carry them",
+	},
+	{
 		from: "internal/embed", deep: true,
 		never: []string{"engine/...", "journal/...", "snapshot/...", "gateway/...", "cmd/..."},
 		why:   "the embedded server knows the wire, not what is built on it",

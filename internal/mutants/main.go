@@ -2,7 +2,7 @@
 // and where that cannot, a test that the variant names. A variant that nothing sees fails, and so does one whose line is
 // not there any more. Nothing in the tree is changed: the broken file is an overlay of the go command.
 //
-//	go run ./internal/mutants [-n seeds] [-only text]
+//	go run ./internal/mutants [-n stories] [-only text] [-part k/n]
 package main
 
 import (
@@ -22,7 +22,12 @@ import (
 func main() {
 	seeds := flag.Int("n", 5000, "stories of the simulation for each variant")
 	only := flag.String("only", "", "variants whose name has this in it")
+	part := flag.String("part", "1/1", "k/n: every n-th variant, from the k-th on")
 	flag.Parse()
+	var k, n int
+	if _, err := fmt.Sscanf(*part, "%d/%d", &k, &n); err != nil || n < 1 || k < 1 || k > n {
+		fatal(fmt.Errorf("-part is %q; want k/n, with k from 1 to n", *part))
+	}
 	began := time.Now()
 	dir, err := os.MkdirTemp("", "perdure-mutants")
 	if err != nil {
@@ -31,7 +36,7 @@ func main() {
 	missed := 0
 	fmt.Println("| variant | breaks | seen by | after |\n| --- | --- | --- | --- |")
 	for i, v := range variants {
-		if !strings.Contains(v.name, *only) {
+		if !strings.Contains(v.name, *only) || i%n != k-1 {
 			continue
 		}
 		began := time.Now()

@@ -38,21 +38,23 @@ func (p *Plan) Held() int {
 	return len(p.held)
 }
 
+// Pass lets the answers go that are held now, in order. What comes later is held as before.
+func (p *Plan) Pass() {
+	p.mu.Lock()
+	held := p.held
+	p.held = nil
+	p.mu.Unlock()
+	for _, f := range held {
+		f()
+	}
+}
+
 // Release lets the held answers go, in order, and holds none from now on.
 func (p *Plan) Release() {
-	for {
-		p.mu.Lock()
-		p.released = true
-		held := p.held
-		p.held = nil
-		p.mu.Unlock()
-		if len(held) == 0 {
-			return
-		}
-		for _, f := range held {
-			f()
-		}
-	}
+	p.mu.Lock()
+	p.released = true
+	p.mu.Unlock()
+	p.Pass()
 }
 
 func (p *Plan) hold(f func()) bool {
