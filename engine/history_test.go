@@ -16,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/perdure/perdure/internal/history"
+	histories "github.com/perdure/perdure/internal/history"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
 	"github.com/perdure/perdure/snapshot"
@@ -70,7 +70,7 @@ func TestHistoriesAreThoseOfOneObject(t *testing.T) {
 type episode struct {
 	t       *testing.T
 	w       *world
-	h       history.History
+	h       histories.History
 	how     []func(*Config)
 	odds    [4]float64 // of Refuse, Lose, LoseAnswer and Hold, for each append
 	workers [2]player
@@ -175,7 +175,7 @@ func (e *episode) play() {
 	callers.Wait()
 	for _, object := range []string{"register/a", "register/b", "ledger/a"} {
 		class, name, _ := strings.Cut(object, "/")
-		p := e.h.Begin(5, history.Op{Object: object, Kind: history.Read})
+		p := e.h.Begin(5, histories.Op{Object: object, Kind: histories.Read})
 		reply, err := shared.Do(context.Background(), Request{Class: class, Name: name, Method: "value"})
 		if err != nil {
 			e.t.Errorf("nothing is wrong any more, and %s cannot be read: %v", object, err)
@@ -288,7 +288,7 @@ func (e *episode) happen() {
 	}
 }
 
-var errLost = Errorf(UnknownOutcome, "lost on the way")
+var errAstray = Errorf(UnknownOutcome, "lost on the way")
 
 // Do carries a request to one of the workers, whoever has the object, as a bad network does: it or its reply may get lost,
 // and what can be repeated may come twice, or again when it was answered.
@@ -302,7 +302,7 @@ func (e *episode) Do(ctx context.Context, r Request) (Reply, error) {
 	case e.isCalm():
 		return w.Do(ctx, r)
 	case e.chance(0.02):
-		return Reply{}, errLost
+		return Reply{}, errAstray
 	}
 	twice := repeatable && e.chance(0.05)
 	if twice {
@@ -316,7 +316,7 @@ func (e *episode) Do(ctx context.Context, r Request) (Reply, error) {
 		})
 	}
 	if e.chance(0.05) || twice && errors.Is(err, Unavailable) { // of the other one nothing is known
-		return Reply{}, errLost
+		return Reply{}, errAstray
 	}
 	return reply, err
 }
@@ -324,15 +324,15 @@ func (e *episode) Do(ctx context.Context, r Request) (Reply, error) {
 // ask sends one request of caller n: with an id or numbered, until its outcome is known, or bare, once. Now and then its
 // caller leaves early.
 func (e *episode) ask(n int, client *Client) {
-	op := history.Op{Object: "register/" + []string{"a", "b"}[e.below(2)], Kind: history.Add, N: int64(1 + e.below(9))}
+	op := histories.Op{Object: "register/" + []string{"a", "b"}[e.below(2)], Kind: histories.Add, N: int64(1 + e.below(9))}
 	method := "add"
 	switch e.below(8) {
 	case 0, 1:
-		op.Kind, op.N, method = history.Read, 0, "value"
+		op.Kind, op.N, method = histories.Read, 0, "value"
 	case 2:
-		op.Kind, op.N, method = history.Read, 0, "peek"
+		op.Kind, op.N, method = histories.Read, 0, "peek"
 	case 3, 4:
-		op.Kind, method = history.Take, "take"
+		op.Kind, method = histories.Take, "take"
 	case 5:
 		op.Object = "ledger/a"
 	}
@@ -360,8 +360,8 @@ func (e *episode) ask(n int, client *Client) {
 }
 
 // note says what an operation's caller was told.
-func (e *episode) note(p *history.Pending, reply Reply, err error) {
-	var told history.Told
+func (e *episode) note(p *histories.Pending, reply Reply, err error) {
+	var told histories.Told
 	failed, _ := errors.AsType[*Error](err)
 	switch {
 	case failed == nil:
@@ -370,7 +370,7 @@ func (e *episode) note(p *history.Pending, reply Reply, err error) {
 		}
 		p.Told(told)
 	case failed.Code == Refused && failed.Remote:
-		p.Told(history.Told{Short: true})
+		p.Told(histories.Told{Short: true})
 	case failed.Code == Unavailable || failed.Code == Timeout:
 		p.Never()
 	case failed.Code != UnknownOutcome:
