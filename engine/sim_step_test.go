@@ -442,7 +442,8 @@ func (s *sim) power(a uint32) {
 		s.mem.Revert(int(a>>4) % 6)
 	}
 	for p := range s.parts {
-		s.loseEnd(p, journal.Seq(a>>8)%40>>(p%2))
+		most := []uint32{40, 3 * journal.Window}[a>>28%2] // whole epochs too
+		s.loseEnd(p, journal.Seq(a>>8%most)>>(p%2))
 	}
 	s.ghosts = nil
 	for _, w := range s.writers {
