@@ -32,7 +32,6 @@ test: ## vet and test everything, with the race detector where there is a C comp
 	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
 	go vet ./...
 	go test $(RACE) -timeout $(TIMEOUT) ./...
-	$(if $(RACE),go test -timeout $(TIMEOUT) -run '^TestSimulation$$' ./engine)
 	go test -run 'TestSimulation$$|TestTheSameSeed' ./engine # ten times as fast without the race detector, and it repeats
 
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
