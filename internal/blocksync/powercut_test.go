@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -192,7 +194,10 @@ func TestAPowerCutTakesNothingThatWasAnswered(t *testing.T) {
 	}
 	t.Logf("SEED=%d repeats the choices, not the moments", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	cuts := 5
+	cuts := 6
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		cuts = 3 // replays of large values are slow there
+	}
 	if n, err := strconv.Atoi(os.Getenv("CUTS")); err == nil {
 		cuts = n
 	}
