@@ -142,8 +142,13 @@ func TestAFailedSyncTellsNobodyAnythingAnyMore(t *testing.T) {
 	broken = true
 	publish(t, js, "s", "b")
 	s.Durable("s", func() { told <- 2 })
-	if err := <-fatal; !errors.Is(err, full) {
-		t.Errorf("%v", err)
+	select {
+	case err := <-fatal:
+		if !errors.Is(err, full) {
+			t.Errorf("%v", err)
+		}
+	case n := <-told:
+		t.Fatalf("%d is told after a sync that failed", n)
 	}
 	s.Durable("s", func() { told <- 3 })
 	if err := s.Close(); !errors.Is(err, full) {
