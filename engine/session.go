@@ -117,6 +117,9 @@ func (s *session) renew(ctx context.Context) error {
 			s.void()
 			return errors.New("the connection to the journal ended")
 		case <-tick.C:
+			if ctx.Err() != nil { // a tick that came while the last renewal took long: nothing is written any more
+				continue
+			}
 			if err := s.write(ctx, func(*leaseValue) {}); errors.Is(err, journal.ErrConflict) {
 				s.void()
 				return fmt.Errorf("the lease was taken: %w", err)

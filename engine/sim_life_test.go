@@ -149,7 +149,7 @@ func (s *sim) awaitSync(l *life, stream string, seq journal.Seq, open func()) {
 	defer s.mu.Unlock()
 	for p := range s.partitions {
 		if s.ns.Stream(p) == stream {
-			l.marks[p] = seq
+			l.marks[p] = max(l.marks[p], seq)
 		}
 	}
 	if !l.dead {
@@ -166,7 +166,10 @@ func (s *sim) sync(l *life) {
 		s.synced[p] = max(s.synced[p], seq)
 	}
 	s.mu.Unlock()
-	for _, open := range opens {
+	for i, open := range opens {
+		if i > 0 {
+			s.pass(simMoment) // or the epochs of two partitions would begin, and tick, at one instant
+		}
 		open()
 	}
 }
