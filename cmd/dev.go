@@ -111,8 +111,8 @@ type dev struct {
 	every   time.Duration // between syncs; 0: before each answer
 	failed  chan error    // what ends the worker from below: the disk, or the snapshot store
 	http    net.Listener
-	cut     *blocksync.Cut
-	yard    net.Listener // of the yardsticks; nil without
+	cut     *blocksync.Cut // what a power cut left; nil: there was none
+	yard    net.Listener   // of the yardsticks; nil without
 	server  *embed.Server
 	syncer  *blocksync.Syncer
 	kept    jetstream.Namespace
@@ -154,6 +154,9 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	defer func() { err = errors.Join(err, d.stopServer()) }()
+	if d.cut, err = blocksync.Repair(d.natsDir(), log); err != nil {
+		return err
+	}
 	if err := d.startServer(serverSyncInterval); err != nil {
 		return err
 	}

@@ -185,12 +185,9 @@ func TestAMissingStreamIsNotMadeAnew(t *testing.T) {
 	p.fails(1, "stream objects-2", "missing", "restore it from a backup")
 }
 
-func TestAStreamWithOtherSettingsIsRefusedWithTheDifference(t *testing.T) {
-	t.Parallel()
-	p := newDev(t).begin()
-	nc, err := nats.Connect("nats://" + p.nats)
-	must(t, err)
-	defer nc.Close()
+// limitStream gives a stream a setting that it must not have.
+func limitStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
+	t.Helper()
 	js, err := jetstream.New(nc)
 	must(t, err)
 	stream, err := js.Stream(t.Context(), "objects-1")
@@ -199,6 +196,16 @@ func TestAStreamWithOtherSettingsIsRefusedWithTheDifference(t *testing.T) {
 	cfg.MaxMsgsPerSubject = 7
 	_, err = js.UpdateStream(t.Context(), cfg)
 	must(t, err)
+	return js
+}
+
+func TestAStreamWithOtherSettingsIsRefusedWithTheDifference(t *testing.T) {
+	t.Parallel()
+	p := newDev(t).begin()
+	nc, err := nats.Connect("nats://" + p.nats)
+	must(t, err)
+	defer nc.Close()
+	limitStream(t, nc)
 	nc.Close()
 	p.stop()
 	p.fails(1, "stream objects-1 has other settings", "max messages per subject is 7 and must be -1")

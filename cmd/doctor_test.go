@@ -16,7 +16,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/examples/counter"
@@ -161,14 +160,7 @@ func TestDoctorFindsWhatIsWrongWithAServerOfOnesOwn(t *testing.T) {
 	nc, err := nats.Connect(s.ClientURL())
 	must(t, err)
 	defer nc.Close()
-	js, err := natsjs.New(nc)
-	must(t, err)
-	stream, err := js.Stream(t.Context(), "objects-1")
-	must(t, err)
-	cfg := stream.CachedInfo().Config
-	cfg.MaxMsgsPerSubject = 7
-	_, err = js.UpdateStream(t.Context(), cfg)
-	must(t, err)
+	js := limitStream(t, nc)
 	found, code = examined(t, "-s", s.ClientURL())
 	wants(t, found, map[string]doctor.Status{"mapping": doctor.OK, "streams": doctor.Bad})
 	if code != exitFailed || !strings.Contains(found["streams"].What, "max messages per subject is 7 and must be -1") {

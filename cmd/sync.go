@@ -22,11 +22,8 @@ const serverSyncInterval = 2 * time.Minute
 // natsDir is where the server stores.
 func (d *dev) natsDir() string { return filepath.Join(d.flags.data, "nats") }
 
-// startServer repairs what a power cut has left, and starts the server.
+// startServer starts the server, which syncs every so often by itself; 0: before each acknowledgement.
 func (d *dev) startServer(every time.Duration) (err error) {
-	if d.cut, err = blocksync.Repair(d.natsDir(), d.log); err != nil {
-		return err
-	}
 	d.server, err = embed.Start(embed.Options{Dir: d.natsDir(), Listen: d.flags.natsListen, SyncInterval: every,
 		Namespaces: []wire.Subjects{d.ns}, Logger: d.log})
 	return err
@@ -49,9 +46,7 @@ func (d *dev) startSync(ctx context.Context) (err error) {
 	}
 	d.log.Warn("the server syncs by itself: --sync always costs a sync per record", "err", err)
 	d.server.Shutdown()
-	d.server, err = embed.Start(embed.Options{Dir: d.natsDir(), Listen: d.flags.natsListen, SyncInterval: d.every,
-		Namespaces: []wire.Subjects{d.ns}, Logger: d.log})
-	return err
+	return d.startServer(d.every)
 }
 
 // noteCut tells of a power cut, and makes the witnesses know what was acknowledged before it.

@@ -451,7 +451,7 @@ func (o *object) answer(tk *task, version journal.Version, r *journal.Reply, rep
 		switch {
 		case err == nil:
 		case replayed: // what it repeats was sent
-			err = Errorf(UnknownOutcome, "the change was sent and its outcome is not known; repeat with the same request id")
+			err = sentUnknown()
 		default:
 			err = unavailable(err) // it changed nothing, so its outcome is known
 		}
@@ -622,7 +622,7 @@ func (o *object) drop() {
 	}
 	for _, w := range waiters {
 		if w.version <= sent {
-			w.fire(Errorf(UnknownOutcome, "the change was sent and its outcome is not known; repeat with the same request id"))
+			w.fire(sentUnknown())
 		} else {
 			w.fire(unavailable(errEpochOver))
 		}
@@ -631,6 +631,11 @@ func (o *object) drop() {
 		o.ep.w.release(tk.bytes)
 		tk.reply(Reply{}, o.named(tk, unavailable(errEpochOver)))
 	}
+}
+
+// sentUnknown is for a change that was sent, and may or may not be stored.
+func sentUnknown() *Error {
+	return Errorf(UnknownOutcome, "the change was sent and its outcome is not known; repeat with the same request id")
 }
 
 // unavailable is for what did not happen because the partition has no owner just now.

@@ -139,14 +139,7 @@ func TestAForeignMessageCostsAnEpochAndNoMore(t *testing.T) {
 func TestSnapshotRecordsShortenReplay(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)
-	purged := registers
-	purged.Limits.Purge, purged.Limits.Idle = true, time.Millisecond
-	start := func() *Worker {
-		worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{purged, ledgers} }) // with an empty store
-		w.ready(worker)
-		return worker
-	}
-	worker := start()
+	worker := w.purging()
 	snaps := func() (n int) {
 		for _, m := range w.server.Messages(stream(registers.Get("a"))) {
 			if m.Subject == wire.DefaultNamespace.Snap("register", "a") {
@@ -179,7 +172,7 @@ func TestSnapshotRecordsShortenReplay(t *testing.T) {
 		t.Errorf("%d records; the kept reply's is the first of 181", all)
 	}
 	worker.Kill()
-	worker = start()
+	worker = w.purging()
 	again := must(worker.Do(t.Context(), long))(t)
 	if string(again.Body) != string(reply.Body) || !again.Replayed {
 		t.Errorf("%d bytes, replayed %v", len(again.Body), again.Replayed)
@@ -189,17 +182,19 @@ func TestSnapshotRecordsShortenReplay(t *testing.T) {
 	}
 }
 
+// purging starts a worker with an empty store, whose registers leave memory at once and purge what snapshot records cover.
+func (w *world) purging() *Worker {
+	purged := registers
+	purged.Limits.Purge, purged.Limits.Idle = true, time.Millisecond
+	worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{purged, ledgers} })
+	w.ready(worker)
+	return worker
+}
+
 func TestPurgedRecordsAreCoveredByTwoSnapshots(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)
-	purged := registers
-	purged.Limits.Purge, purged.Limits.Idle = true, time.Millisecond
-	start := func() *Worker {
-		worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{purged} })
-		w.ready(worker)
-		return worker
-	}
-	worker := start()
+	worker := w.purging()
 	s := stream(registers.Get("a"))
 	count := func(subject string) (n int) {
 		for _, m := range w.server.Messages(s) {
@@ -222,7 +217,7 @@ func TestPurgedRecordsAreCoveredByTwoSnapshots(t *testing.T) {
 	}
 	worker.Kill()
 	for range 2 { // from the snapshot records alone, with an empty store
-		worker = start()
+		worker = w.purging()
 		if r := must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t); string(r.Body) != fmt.Sprint(total) {
 			t.Errorf("%s, want %d", r.Body, total)
 		}
@@ -524,14 +519,7 @@ func TestASnapshotWithoutItsRecordIsDamage(t *testing.T) {
 func TestASecondSnapshotRecordIsUsedWhenTheLastIsNot(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)
-	purged := registers
-	purged.Limits.Purge, purged.Limits.Idle = true, time.Millisecond
-	start := func() *Worker {
-		worker := w.worker("w", func(c *Config) { c.Classes = []AnyClass{purged} })
-		w.ready(worker)
-		return worker
-	}
-	worker := start()
+	worker := w.purging()
 	s := stream(registers.Get("a"))
 	var snaps []journal.Seq
 	count := func() int {
@@ -563,7 +551,7 @@ func TestASecondSnapshotRecordIsUsedWhenTheLastIsNot(t *testing.T) {
 	}
 	worker.Kill()
 	w.server.Overwrite(s, snaps[1], []byte("garbage"))
-	worker = start()
+	worker = w.purging()
 	if r := must(worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t); string(r.Body) != fmt.Sprint(sum) {
 		t.Errorf("%s; want %d", r.Body, sum)
 	}

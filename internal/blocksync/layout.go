@@ -95,6 +95,7 @@ func (f folder) blocks() (all []int, err error) {
 type span struct {
 	first, last uint64 // sequences; 0 if it has none
 	records     int
+	bytes       int  // of the file
 	whole       bool // it holds nothing else
 }
 
@@ -109,6 +110,7 @@ func (f folder) scan(n int) (s span, err error) {
 	if err != nil {
 		return s, err
 	}
+	s.bytes = len(buf)
 	for len(buf) > 0 {
 		size, seq, ok := record(buf, func(parts ...[]byte) []byte {
 			hash.Reset()

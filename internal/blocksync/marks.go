@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +69,14 @@ func (m marks) write(dir string) error {
 		return err
 	}
 	return syncFile(dir)
+}
+
+// removeMarks is for a folder that is not synced from here: Repair would take what its server synced for not synced.
+func removeMarks(dir string) error {
+	if err := os.Remove(marksFile(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Cut is what a power cut did, as far as the marks tell.
@@ -150,10 +157,6 @@ func (f folder) repair(sealed int) (aside []string, err error) {
 		return aside, syncFile(f.msgs)
 	}
 	return nil, nil
-}
-
-func (m marks) equal(o marks) bool {
-	return m.Boot == o.Boot && m.Clean == o.Clean && maps.Equal(m.Streams, o.Streams)
 }
 
 // bootID names the machine's present boot; empty where that is not known: then each start may be after a power cut.

@@ -56,7 +56,8 @@ type wait struct {
 }
 
 // New takes over the folder of a server that is ready: it syncs everything that is there, and from then on what grows. It
-// returns an error with [ErrLayout] if the folder's layout is not the one that this package knows.
+// returns an error with [ErrLayout] if the folder's layout is not the one that this package knows; the folder has no marks
+// then, since they say nothing of what another one syncs.
 func New(o Options) (*Syncer, error) {
 	o.Every = cmp.Or(o.Every, 100*time.Millisecond)
 	if o.datasync == nil {
@@ -77,7 +78,9 @@ func New(o Options) (*Syncer, error) {
 
 // begin syncs what is there and finds the streams.
 func (s *Syncer) begin() error {
-	if err := recognise(s.o.Dir); err != nil {
+	if err := recognise(s.o.Dir); errors.Is(err, ErrLayout) {
+		return errors.Join(err, removeMarks(s.o.Dir))
+	} else if err != nil {
 		return err
 	}
 	if err := filepath.WalkDir(s.o.Dir, func(name string, _ fs.DirEntry, err error) error {
@@ -107,7 +110,7 @@ func recognise(dir string) error {
 			return err
 		}
 		for _, n := range blocks[max(0, len(blocks)-1):] {
-			span, err := f.scan(n)
+			span, err := f.scanQuiet(n)
 			if err != nil {
 				return err
 			}
@@ -121,6 +124,19 @@ func recognise(dir string) error {
 		return fmt.Errorf("%w: no stream of a running server has a record in %s", ErrLayout, dir)
 	}
 	return nil
+}
+
+// scanQuiet scans a block that the server may be writing to: as of a moment when it was not.
+func (f folder) scanQuiet(n int) (s span, err error) {
+	for {
+		if s, err = f.scan(n); err != nil || s.whole {
+			return s, err
+		}
+		stat, err := os.Stat(f.block(n))
+		if err != nil || stat.Size() == int64(s.bytes) {
+			return s, err
+		}
+	}
 }
 
 // Durable runs open when all that a stream of the account $G has now is durable. It does not block; opens run one at a
@@ -316,19 +332,23 @@ func (s *Syncer) note() {
 	}
 	for name, end := range ends {
 		if st := s.streams[globalAccount+"/"+name]; st != nil {
-			st.acked = max(st.acked, end)
+			st.Acked = max(st.Acked, end)
 		}
 	}
 }
 
 // keep writes the marks if they have changed: that a block is sealed is on disk before anything behind it is told.
 func (s *Syncer) keep(clean bool) error {
+	same := clean == s.kept.Clean && len(s.streams) == len(s.kept.Streams)
+	for key, st := range s.streams {
+		same = same && st.mark == s.kept.Streams[key]
+	}
+	if same {
+		return nil
+	}
 	m := marks{Boot: s.boot, Clean: clean, Streams: map[string]mark{}}
 	for key, st := range s.streams {
-		m.Streams[key] = mark{Sealed: st.sealed, Acked: st.acked}
-	}
-	if m.equal(s.kept) {
-		return nil
+		m.Streams[key] = st.mark
 	}
 	s.kept = m
 	return m.write(s.o.Dir)
@@ -340,8 +360,7 @@ type stream struct {
 	newest int      // the last block that is known, 0 if there is none
 	file   *os.File // of it
 	size   int64    // that is synced
-	sealed int      // blocks up to it are complete and synced
-	acked  uint64   // how far it went, synced or not
+	mark            // what the next start has to know of it
 }
 
 // sync makes durable what the stream has now. A block is complete when there is a later one: so that is looked for first.
@@ -372,7 +391,7 @@ func (st *stream) sync(o *Options, asked bool) error {
 			return err
 		}
 		o.trace(st.msgs, int64(st.newest))
-		st.sealed = st.newest - 1
+		st.Sealed = st.newest - 1
 	}
 	return nil
 }
@@ -388,7 +407,7 @@ func (st *stream) later(asked bool) (later []int, err error) {
 			return nil, err2
 		case removed(stat): // the stream was made anew, perhaps
 			st.close()
-			st.newest, st.sealed = 0, 0
+			st.newest, st.Sealed = 0, 0
 		case errors.Is(err, fs.ErrNotExist) && (stat.Size() != st.size || !asked):
 			return nil, nil
 		}
@@ -399,7 +418,7 @@ func (st *stream) later(asked bool) (later []int, err error) {
 	}
 	if all[len(all)-1] < st.newest { // another stream of the same name
 		st.close()
-		st.newest, st.sealed = 0, 0
+		st.newest, st.Sealed = 0, 0
 	}
 	for _, n := range all {
 		if n > st.newest {

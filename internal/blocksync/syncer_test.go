@@ -74,7 +74,7 @@ func TestTheServerWritesBeforeItAcknowledgesWhereThisPackageLooks(t *testing.T) 
 		if err != nil || !bytes.Contains(raw, []byte(data)) {
 			t.Fatalf("%d is acknowledged, and its file does not have it: %v", seq, err)
 		}
-		if got, err := f.scan(1); err != nil || got != (span{first: 1, last: seq, records: int(seq), whole: true}) {
+		if got, err := f.scan(1); err != nil || got != (span{first: 1, last: seq, records: int(seq), bytes: len(raw), whole: true}) {
 			t.Fatalf("%+v, %v; want all up to %d", got, err, seq)
 		}
 	}
@@ -113,8 +113,14 @@ func TestAFolderThatIsNotKnownIsRefused(t *testing.T) {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
+		if err := (marks{Boot: "another", Streams: map[string]mark{}}).write(dir); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := New(Options{Dir: dir, OnFatal: func(error) {}}); !errors.Is(err, ErrLayout) {
 			t.Errorf("%s: %v; want %v", what, err, ErrLayout)
+		}
+		if c, err := Repair(dir, slog.New(slog.DiscardHandler)); c != nil || err != nil {
+			t.Errorf("%s: marks are left, of what somebody else syncs: %+v, %v", what, c, err)
 		}
 	}
 }
