@@ -207,6 +207,7 @@ func (s *sim) connect(l *life) (journal.Session, error) {
 
 func (c *simSession) Meta() journal.Meta    { return simMeta{c} }
 func (c *simSession) Log(p int) journal.Log { return simLog{c, p, c.direct.Log(p)} }
+func (c *simSession) Inbox() journal.Inbox  { return c.direct.Inbox() }
 func (c *simSession) Server() string        { return "simulation" }
 func (c *simSession) PayloadMax() int       { return payloadReserve + c.s.recordMax }
 func (c *simSession) Done() <-chan struct{} { return c.done }
@@ -354,6 +355,11 @@ func (l simLog) Read(ctx context.Context, subject string, from journal.Seq) iter
 			yield(journal.Message{}, err)
 		}
 	}
+}
+
+// Follow is used by nothing that is simulated.
+func (l simLog) Follow(ctx context.Context, from journal.Seq, patterns ...string) iter.Seq2[journal.Message, error] {
+	return l.inner.Follow(ctx, from, patterns...)
 }
 
 func (l simLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {

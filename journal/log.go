@@ -108,7 +108,7 @@ type Writer interface {
 // NoSubjectCheck is for [Writer.Append]: any last message on the subject will do.
 const NoSubjectCheck = Seq(1<<64 - 1)
 
-// A Reader reads one partition's stream. Safe for concurrent use.
+// A Reader reads one stream. Safe for concurrent use.
 type Reader interface {
 	// Last is the last message on a subject, or on the subjects that a pattern matches, from the stream's leader; ErrNotFound if there is none, or if it is damaged
 	// (a server does not tell one from the other).
@@ -119,17 +119,20 @@ type Reader interface {
 	// Tails are the last messages of the given subjects (without wildcards; those that there are, by position), all
 	// as of one position of the stream, which it also returns and which is at least atLeast.
 	Tails(ctx context.Context, atLeast Seq, subjects ...string) ([]Message, Seq, error)
-	// Read yields the messages on a subject (">": on all) from a position on, in order, and ends where the stream ended
-	// when the last batch was read. Nothing says that the replica that answers is up to date: the caller compares with
-	// Tails.
+	// Read yields the messages on a subject, or on the subjects that a pattern matches, from a position on, in order, and
+	// ends where the stream ended when the last batch was read. Nothing says that the replica that answers is up to date:
+	// the caller compares with Tails.
 	Read(ctx context.Context, subject string, from Seq) iter.Seq2[Message, error]
+	// Follow yields the messages on subjects that the patterns match, from a position on, in order and each once, and then
+	// waits for further ones. It ends with an error: that of ctx, or why the stream cannot be followed any more. What is
+	// under way to the caller is bounded in messages and bytes, however far behind it is.
+	Follow(ctx context.Context, from Seq, patterns ...string) iter.Seq2[Message, error]
 }
 
 // A Log is one partition's stream.
 type Log interface {
 	Reader
-	// Stream is its name.
-	Stream() string
+	Kept
 	// Begin appends messages as one atomic batch if the last message on the first one's subject is at position last
 	// (0: there is none), and returns the position of the last of them. ErrConflict means that another was first
 	// and nothing was stored; any other error, that the outcome is unknown.
@@ -138,10 +141,22 @@ type Log interface {
 	Writer(answer func(Answer)) (Writer, error)
 	// Subjects yields the subjects that match a pattern and have messages, in no order.
 	Subjects(ctx context.Context, pattern string) iter.Seq2[string, error]
+}
+
+// Kept is what a stream keeps.
+type Kept interface {
+	// Stream is its name.
+	Stream() string
 	// Range is the first and the last position of the stream, from its leader; last only grows.
 	Range(ctx context.Context) (first, last Seq, err error)
-	// Purge removes the messages on a subject that are before a position.
+	// Purge removes the messages on a subject, or on the subjects that a pattern matches, that are before a position.
 	Purge(ctx context.Context, subject string, before Seq) error
+}
+
+// An Inbox is the namespace's stream of messages to objects, which anybody may write: what was sent and is not purged yet.
+type Inbox interface {
+	Reader
+	Kept
 }
 
 // Meta is the namespace's bucket of keys, each changed by compare-and-set only. Safe for concurrent use.
@@ -162,6 +177,8 @@ type Session interface {
 	Meta() Meta
 	// Log is the stream of a partition; making one asks nobody.
 	Log(partition int) Log
+	// Inbox is the stream of messages to objects; making it asks nobody.
+	Inbox() Inbox
 	// Server is the id of the server's present run.
 	Server() string
 	// PayloadMax is the largest message that the server takes, in bytes.

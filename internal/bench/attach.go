@@ -149,10 +149,14 @@ func (o *AttachOptions) openPipe(ctx context.Context, ns wire.Subjects) (remove 
 		if err != nil {
 			return err
 		}
+		streams := []string{ns.Inbox(), "KV_" + ns.Bucket()}
 		for p := range kept.Partitions {
-			err = errors.Join(err, deleted(api.DeleteStream(ctx, ns.Stream(p))))
+			streams = append(streams, ns.Stream(p))
 		}
-		return errors.Join(err, deleted(api.DeleteStream(ctx, "KV_"+ns.Bucket())))
+		for _, name := range streams {
+			err = errors.Join(err, deleted(api.DeleteStream(ctx, name)))
+		}
+		return err
 	}
 	p, err := openPipe(ctx, js, ns, jetstream.Settings{Partitions: kept.Partitions, Replicas: kept.Replicas}, nil)
 	if err == nil {

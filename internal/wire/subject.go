@@ -60,6 +60,58 @@ func (ns Subjects) Fence(p int) string { return fmt.Sprintf("%s.fence.%d", ns, p
 // Checkpoint is the subject of a partition's checkpoints; reserved.
 func (ns Subjects) Checkpoint(p int) string { return fmt.Sprintf("%s.check.%d", ns, p) }
 
+// Send is the public subject of a durable message to a method.
+func (ns Subjects) Send(class, token, method string) string {
+	return string(ns) + ".send." + class + "." + token + "." + method
+}
+
+// Sends matches the public subjects of all durable messages.
+func (ns Subjects) Sends() string { return string(ns) + ".send.*.*.*" }
+
+// SlottedSends is where the server's mapping sends durable messages that a worker is to store: pattern and what to add.
+func (ns Subjects) SlottedSends() string { return string(ns) + ".part.*.send.*.*.*" }
+
+// SendMapping is the server's subject mapping for servers whose process syncs the log itself: a worker then receives what
+// is sent, stores it and acknowledges when it is on disk.
+func (ns Subjects) SendMapping() (from, to string) {
+	return ns.Sends(), string(ns) + ".part.{{partition(256,1,2)}}.send.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+}
+
+// Inbox is the name of the stream of durable messages.
+func (ns Subjects) Inbox() string { return string(ns) + "-inbox" }
+
+// InboxTransform is the inbox's own subject transform: it puts the slot into what was published on [Subjects.Sends].
+func (ns Subjects) InboxTransform() (from, to string) {
+	return ns.Sends(), string(ns) + ".inbox.{{partition(256,1,2)}}.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+}
+
+// InboxMessage is the subject of a message in the inbox.
+func (ns Subjects) InboxMessage(class, token, method string) string {
+	return ns.object("inbox", class, token) + "." + method
+}
+
+// InboxSlot matches the messages to the objects of a slot.
+func (ns Subjects) InboxSlot(slot int) string { return fmt.Sprintf("%s.inbox.%d.*.*.*", ns, slot) }
+
+// InboxAll matches all messages in the inbox.
+func (ns Subjects) InboxAll() string { return string(ns) + ".inbox.*.*.*.*" }
+
+// InboxOf matches the messages to one object.
+func (ns Subjects) InboxOf(class, token string) string {
+	return ns.object("inbox", class, token) + ".*"
+}
+
+// SplitInbox takes the subject of a message in the inbox apart. ok is false if the slot is not that of the object.
+func (ns Subjects) SplitInbox(subject string) (slot int, class, token, method string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, string(ns)+".inbox.")
+	if !ok {
+		return 0, "", "", "", false
+	}
+	number, rest, _ := strings.Cut(rest, ".")
+	slot, class, token, method, ok = splitSlotted(number, rest)
+	return slot, class, token, method, ok && slot == Slot(class, token)
+}
+
 // Stream is the name of a partition's stream.
 func (ns Subjects) Stream(p int) string { return fmt.Sprintf("%s-%d", ns, p) }
 
@@ -122,10 +174,18 @@ func (ns Subjects) SplitCall(subject string) (slot int, class, token, method str
 	rest, ok := strings.CutPrefix(subject, string(ns)+".part.")
 	number, rest, _ := strings.Cut(rest, ".")
 	rest, call := strings.CutPrefix(rest, "call.")
+	if !ok || !call {
+		return 0, "", "", "", false
+	}
+	return splitSlotted(number, rest)
+}
+
+// splitSlotted takes a slot, and <class>.<token>.<method> apart.
+func splitSlotted(number, rest string) (slot int, class, token, method string, ok bool) {
 	class, rest, _ = strings.Cut(rest, ".")
 	token, method, two := strings.Cut(rest, ".")
 	slot, err := strconv.Atoi(number)
-	if !ok || !call || !two || err != nil || slot < 0 || slot >= Slots || len(number) > 1 && number[0] == '0' || number[0] == '+' || strings.Contains(method, ".") {
+	if !two || err != nil || slot < 0 || slot >= Slots || len(number) > 1 && number[0] == '0' || number[0] == '+' || strings.Contains(method, ".") {
 		return 0, "", "", "", false
 	}
 	return slot, class, token, method, true

@@ -74,8 +74,8 @@ func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
 	if want.Partitions != 0 && want.Partitions != ns.Partitions {
 		return ns, fmt.Errorf("namespace %q was made with %d partitions, which is for ever; %d were asked for", s.ns, ns.Partitions, want.Partitions)
 	}
-	for p := range ns.Partitions {
-		if _, err := s.checkStream(ctx, js, s.streamConfig(p, ns)); err != nil {
+	for _, cfg := range s.streamConfigs(ns) {
+		if _, err := s.checkStream(ctx, js, cfg); err != nil {
 			return ns, err
 		}
 	}
@@ -107,8 +107,7 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 	if ns.Partitions < 1 || ns.Partitions > wire.Slots {
 		return ns, fmt.Errorf("%d partitions; want 1 to %d", ns.Partitions, wire.Slots)
 	}
-	for p := range ns.Partitions {
-		cfg := s.streamConfig(p, ns)
+	for _, cfg := range s.streamConfigs(ns) {
 		if _, err := js.CreateStream(ctx, cfg); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return ns, fmt.Errorf("make stream %s: %w", cfg.Name, err)
 		}
@@ -116,7 +115,7 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 		if err != nil {
 			return ns, err
 		}
-		if last == 0 {
+		if last == 0 || cfg.Name == s.ns.Inbox() { // whoever sends may be earlier than the first worker
 			continue
 		}
 		if _, err := s.Find(ctx); err == nil {
@@ -133,6 +132,40 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 		return s.Open(ctx, want) // another was first
 	}
 	return ns, err
+}
+
+// streamConfigs is what the streams of a namespace must be: those of the partitions, and the inbox.
+func (s *Session) streamConfigs(ns Namespace) (all []jetstream.StreamConfig) {
+	for p := range ns.Partitions {
+		all = append(all, s.streamConfig(p, ns))
+	}
+	return append(all, s.inboxConfig(ns))
+}
+
+// inboxMessageMax is the largest message that the inbox takes: the largest body of a request, and its headers.
+const inboxMessageMax = 1<<20 + 16<<10
+
+// inboxConfig is what the stream of messages to objects must be. It captures what is published to it from outside, and puts
+// the slot into its subject; a worker that stores messages for others publishes them with the slot in it.
+func (s *Session) inboxConfig(ns Namespace) jetstream.StreamConfig {
+	from, to := s.ns.InboxTransform()
+	return jetstream.StreamConfig{
+		Name:              s.ns.Inbox(),
+		Description:       fmt.Sprintf("durable messages to objects of %s; purged when they are applied", s.ns),
+		Subjects:          []string{s.ns.Sends(), s.ns.InboxAll()},
+		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: from, Destination: to},
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgsPerSubject: -1,
+		MaxMsgSize:        inboxMessageMax,
+		MaxConsumers:      -1,
+		Storage:           jetstream.FileStorage,
+		Replicas:          ns.Replicas,
+		Duplicates:        100 * time.Millisecond, // it is per stream and not per object: one that is longer would lose messages
+		AllowDirect:       true,
+	}
 }
 
 // streamConfig is what a partition's stream must be. Every limit that could throw a message away is off, and new
@@ -221,8 +254,16 @@ func differences(want, have jetstream.StreamConfig) (diffs []string) {
 	check("republish", want.RePublish != nil, have.RePublish != nil)
 	check("mirror", want.Mirror != nil, have.Mirror != nil)
 	check("sources", len(want.Sources), len(have.Sources))
-	check("subject transform", want.SubjectTransform != nil, have.SubjectTransform != nil)
+	check("subject transform", transform(want), transform(have))
+	check("duplicate window", want.Duplicates, have.Duplicates)
 	return diffs
+}
+
+func transform(c jetstream.StreamConfig) string {
+	if t := c.SubjectTransform; t != nil {
+		return t.Source + " to " + t.Destination
+	}
+	return "none"
 }
 
 func first(list []string) string {

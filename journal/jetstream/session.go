@@ -107,6 +107,9 @@ func (s *Session) Meta() journal.Meta { return &bucket{api{s.meta}, s.ns.Bucket(
 // Log is a partition's stream, over the main connection.
 func (s *Session) Log(p int) journal.Log { return &log{api{s.main}, s.gets, s.ns.Stream(p)} }
 
+// Inbox is the stream of messages to objects, over the main connection.
+func (s *Session) Inbox() journal.Inbox { return &log{api{s.main}, s.gets, s.ns.Inbox()} }
+
 // Server is the id of the server's run.
 func (s *Session) Server() string { return s.main.ConnectedServerId() }
 

@@ -34,8 +34,8 @@ func (s *Session) Survey(ctx context.Context) (Namespace, []StreamReport, error)
 		return ns, nil, err
 	}
 	reports := []StreamReport{s.report(ctx, js, s.bucketConfig(ns.Replicas))}
-	for p := range ns.Partitions {
-		reports = append(reports, s.report(ctx, js, s.streamConfig(p, ns)))
+	for _, cfg := range s.streamConfigs(ns) {
+		reports = append(reports, s.report(ctx, js, cfg))
 	}
 	return ns, reports, nil
 }

@@ -24,7 +24,8 @@ type Memory struct {
 	streams map[string]*stream
 	keys    map[string]key // by namespace and key
 	rev     journal.Seq
-	changes []change // of keys
+	changes []change      // of keys
+	grown   chan struct{} // closed, and made anew, when a stream has grown
 }
 
 // change is what a change of a key replaced.
@@ -48,16 +49,20 @@ type stream struct {
 
 // NewMemory makes an empty server.
 func NewMemory() *Memory {
-	return &Memory{streams: map[string]*stream{}, keys: map[string]key{}}
+	return &Memory{streams: map[string]*stream{}, keys: map[string]key{}, grown: make(chan struct{})}
 }
 
 // Session opens a session, making the namespace if it is not there.
 func (m *Memory) Session(ns wire.Subjects, partitions int) *MemorySession {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	names := []string{ns.Inbox()}
 	for p := range partitions {
-		if m.streams[ns.Stream(p)] == nil {
-			m.streams[ns.Stream(p)] = &stream{last: map[string]journal.Seq{}, damaged: map[journal.Seq]bool{}}
+		names = append(names, ns.Stream(p))
+	}
+	for _, name := range names {
+		if m.streams[name] == nil {
+			m.streams[name] = &stream{last: map[string]journal.Seq{}, damaged: map[journal.Seq]bool{}}
 		}
 	}
 	return &MemorySession{m: m, ns: ns, done: make(chan struct{})}
@@ -123,17 +128,24 @@ func (m *Memory) Append(stream string, last, subject journal.Seq, messages ...jo
 		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s: last on %s is %d, not %d", stream, messages[0].Subject, have, subject)
 	default:
 		for _, msg := range messages {
-			s.store(msg)
+			m.store(s, msg)
 		}
 	}
 	return a
+}
+
+// Send stores a message to an object, as the inbox of a namespace does: subject is what it was published on.
+func (m *Memory) Send(ns wire.Subjects, class, token, method string, header journal.Header, data []byte) journal.Seq {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.store(m.streams[ns.Inbox()], journal.Message{Subject: ns.InboxMessage(class, token, method), Header: header, Data: data})
 }
 
 // Publish stores a message that no worker sent.
 func (m *Memory) Publish(stream string, msg journal.Message) journal.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.tamper(stream).store(msg)
+	return m.store(m.tamper(stream), msg)
 }
 
 func (m *Memory) tamper(name string) *stream {
@@ -162,6 +174,12 @@ func (m *Memory) Messages(stream string) (all []journal.Message) {
 }
 
 func (s *stream) end() journal.Seq { return journal.Seq(len(s.messages)) }
+
+func (m *Memory) store(s *stream, msg journal.Message) journal.Seq {
+	close(m.grown)
+	m.grown = make(chan struct{})
+	return s.store(msg)
+}
 
 func (s *stream) store(m journal.Message) journal.Seq {
 	m.Data = slices.Clone(m.Data)
@@ -211,6 +229,9 @@ func (s *MemorySession) Meta() journal.Meta { return memoryMeta{s} }
 
 // Log is a partition's stream.
 func (s *MemorySession) Log(p int) journal.Log { return memoryLog{s, s.ns.Stream(p)} }
+
+// Inbox is the stream of messages to objects.
+func (s *MemorySession) Inbox() journal.Inbox { return memoryLog{s, s.ns.Inbox()} }
 
 // Server is the id of the server's run.
 func (s *MemorySession) Server() string { return "memory" }
@@ -371,7 +392,7 @@ func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) i
 		}
 		var found []journal.Message
 		for _, m := range st.messages[min(max(from, 1)-1, st.end()):] {
-			if m.Subject == subject || subject == ">" && m.Subject != "" {
+			if m.Subject == subject || m.Subject != "" && matches(subject, m.Subject) {
 				found = append(found, m)
 			}
 		}
@@ -393,6 +414,57 @@ func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) i
 	}
 }
 
+func (l memoryLog) Follow(ctx context.Context, from journal.Seq, patterns ...string) iter.Seq2[journal.Message, error] {
+	return func(yield func(journal.Message, error) bool) {
+		next := max(from, 1)
+		for {
+			found, grown, err := l.after(ctx, next, patterns)
+			for _, m := range found {
+				if !yield(m, nil) {
+					return
+				}
+				next = m.Seq + 1
+			}
+			switch {
+			case err != nil:
+				yield(journal.Message{}, err)
+				return
+			case len(found) > 0:
+				continue
+			}
+			select {
+			case <-grown:
+			case <-l.s.done: // told above
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// after is some of what there is from a position on, and what will be closed when there is more.
+func (l memoryLog) after(ctx context.Context, from journal.Seq, patterns []string) (found []journal.Message, grown <-chan struct{}, err error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	for seq := from; seq <= st.end() && len(found) < followMax; seq++ {
+		on := st.messages[seq-1].Subject
+		if on == "" || !slices.ContainsFunc(patterns, func(p string) bool { return matches(p, on) }) {
+			continue
+		}
+		m, err := l.load(st, seq)
+		if err != nil {
+			return found, nil, err
+		}
+		found = append(found, m)
+	}
+	return found, l.s.m.grown, nil
+}
+
+// followMax is how many messages are under way to whoever follows.
+const followMax = 256
+
 func (l memoryLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
 	st, unlock, err := l.open(ctx)
 	if err != nil {
@@ -403,7 +475,7 @@ func (l memoryLog) Begin(ctx context.Context, last journal.Seq, messages ...jour
 		return 0, fmt.Errorf("stream %s: last on %s is %d, not %d: %w", l.name, messages[0].Subject, have, last, journal.ErrConflict)
 	}
 	for _, m := range messages {
-		st.store(m)
+		l.s.m.store(st, m)
 	}
 	return st.end(), nil
 }
@@ -462,12 +534,12 @@ func (l memoryLog) Purge(ctx context.Context, subject string, before journal.Seq
 	}
 	defer unlock()
 	for i := range st.messages[:min(max(before, 1)-1, st.end())] {
-		if m := &st.messages[i]; m.Subject == subject {
+		if m := &st.messages[i]; m.Subject != "" && matches(subject, m.Subject) {
+			if st.last[m.Subject] == m.Seq {
+				delete(st.last, m.Subject)
+			}
 			*m = journal.Message{Seq: m.Seq}
 		}
-	}
-	if st.last[subject] < before {
-		delete(st.last, subject)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ func Test(t *testing.T, open func(t *testing.T) (ns wire.Subjects, session func(
 		"FaultsDoWhatTheySay":                  testFaults,
 		"ReadersSeeWhatIsStored":               testRead,
 		"LongReadsAreComplete":                 testLongRead,
+		"WhoFollowsSeesAllOnce":                testFollow,
 		"PurgeLeavesTheRest":                   testPurge,
 		"AClosedSessionRefuses":                testClosed,
 	} {
@@ -491,5 +492,48 @@ func testClosed(b *bench) {
 	}
 	if s := b.session(); s.Server() == "" {
 		b.Error("no second session")
+	}
+}
+
+// testFollow follows from the middle, over more messages than are under way at a time, while further ones come.
+func testFollow(b *bench) {
+	const all, before = 1500, 1000
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	w := b.writer()
+	last := journal.Seq(0)
+	store := func(n int) {
+		for range n {
+			name := []string{"a", "b", "z"}[last%3]
+			b.must(w.Append(last, journal.NoSubjectCheck, b.message(name, fmt.Sprint(last+1))))
+			last++
+			if a := <-b.answers; a.Outcome != journal.Stored {
+				b.Fatal(a)
+			}
+		}
+	}
+	store(before)
+	stored := make(chan struct{})
+	go func() { defer close(stored); store(all - before) }()
+	next := journal.Seq(11)
+	for m, err := range b.log.Follow(ctx, next, b.subject("a"), b.subject("b")) {
+		b.must(err)
+		for next%3 == 0 { // on z
+			next++
+		}
+		if m.Seq != next || string(m.Data) != fmt.Sprint(next) || m.Header["Perdure-Epoch"] != "1 x" || m.Time.IsZero() {
+			b.Fatalf("message %d at %d; want %d", m.Seq, m.Seq, next)
+		}
+		if next++; next >= all {
+			break
+		}
+	}
+	<-stored
+	cancel()
+	for _, err := range b.log.Follow(ctx, 1, b.subject("a")) {
+		if err == nil {
+			b.Fatal("a message although nobody waits")
+		}
+		b.is(err, context.Canceled)
 	}
 }
