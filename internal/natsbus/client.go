@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -69,34 +68,11 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 	if err != nil {
 		return nil, engine.Errorf(engine.Invalid, "%s", oneLine(err.Error()))
 	}
-	v := values{hWire: wire.Version, hID: r.ID, hCaller: cmp.Or(r.Caller.Verified, r.Caller.Claimed), hChain: formatChain(r.Chain), hTrace: r.Trace}
-	deadline := r.Deadline
-	if r.Session != nil {
-		v[hSession] = formatSession(r.Session)
-		if deadline.IsZero() {
-			deadline = r.Session.Deadline
-		}
+	h, err := r.Header()
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case !deadline.IsZero():
-		v[hDeadline] = deadline.UTC().Format(time.RFC3339Nano)
-	case r.Limit != 0:
-		v[hDeadline] = r.Limit.String()
-	}
-	if r.Read {
-		v[hRead] = "true"
-	}
-	m := &nats.Msg{Subject: c.ns.Call(r.Class, wire.Escape(r.Name), r.Method), Header: make(nats.Header, headers), Data: r.Body}
-	for i, value := range v {
-		// NATS would change these on the way, and an id would be another id there.
-		if strings.ContainsAny(value, "\r\n") || strings.Trim(value, " \t") != value {
-			return nil, invalid(i, value, "want no line break in it and no space around it")
-		}
-		if value != "" {
-			m.Header[headerNames[i]] = []string{value}
-		}
-	}
-	return m, nil
+	return &nats.Msg{Subject: c.ns.Call(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil
 }
 
 // undelivered is why there is no answer, lost what it means if there may have been one.

@@ -144,7 +144,7 @@ func TestRefusalNamesObjectAndRequest(t *testing.T) {
 func TestHeadersBeyondTheirLimitAreTooLarge(t *testing.T) {
 	t.Parallel()
 	// NATS/1.0, the line and the empty line
-	fits := strings.Repeat("x", headerBytesMax-len("NATS/1.0\r\nPerdure-Caller: \r\n\r\n"))
+	fits := strings.Repeat("x", engine.HeaderBytesMax-len("NATS/1.0\r\nPerdure-Caller: \r\n\r\n"))
 	if _, err := decoded(headersOf("Perdure-Caller", fits)); err != nil {
 		t.Error(err)
 	}
@@ -183,48 +183,6 @@ func TestAnotherSpellingOfANameIsRefusedWithTheRightOne(t *testing.T) {
 	}
 }
 
-func FuzzSession(f *testing.F) {
-	for _, s := range []string{"", sender + " 7 5", sender + " 0 0", sender + " 18446744073709551615 1", sender + " 007 5", "x 1 1"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		n, err := parseSession(s, untilTime)
-		if err != nil {
-			return
-		}
-		if n.M > n.N || len(n.Sender) != senderDigits {
-			t.Fatalf("%q is taken as %+v", s, n)
-		}
-		again := must[*engine.SessionNumber](t)(parseSession(formatSession(n), untilTime))
-		if *again != *n {
-			t.Fatalf("%q: got %+v, and after a round trip %+v", s, n, again)
-		}
-	})
-}
-
-func FuzzChain(f *testing.F) {
-	for _, s := range [][2]string{{"a", "b"}, {"a,b", "%2C"}, {"a/b,c/d", "%252C,"}, {"ä €", "."}, {"cart/a%2Cb,account/x", ""}, {"cart/%2c", "\xff"}} {
-		f.Add(s[0], s[1])
-	}
-	f.Fuzz(func(t *testing.T, a, b string) {
-		if chain, err := parseChain(a); err == nil && formatChain(chain) != a {
-			t.Fatalf("%q has another spelling: %q is %q", a, chain, formatChain(chain))
-		}
-		if wire.CheckName(a) != nil || wire.CheckName(b) != nil {
-			return
-		}
-		want := []string{"one/" + a, "two/" + b}
-		s := formatChain(want)
-		if strings.ContainsAny(s, "\r\n") || !utf8.ValidString(s) {
-			t.Fatalf("%q is no header", s)
-		}
-		got := must[[]string](t)(parseChain(s))
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Fatalf("%q: %s", s, diff)
-		}
-	})
-}
-
 // FuzzHeaders: a request that is understood is sent on as one that is understood the same.
 func FuzzHeaders(f *testing.F) {
 	f.Add("", "", "", "", "", "", "", "")
@@ -234,12 +192,13 @@ func FuzzHeaders(f *testing.F) {
 	f.Add("", "a\nb", "2026-01-01", "", "", "", "", "")
 	f.Fuzz(func(t *testing.T, session, id, deadline, caller, chain, read, contentType, trace string) {
 		h := nats.Header{}
-		for i, v := range (values{hWire: wire.Version, hSession: session, hID: id, hDeadline: deadline, hCaller: caller, hChain: chain, hRead: read, hContentType: contentType, hTrace: trace}) {
+		for name, v := range map[string]string{wire.HeaderWire: wire.Version, wire.HeaderSession: session, wire.HeaderRequestID: id, wire.HeaderDeadline: deadline,
+			wire.HeaderCaller: caller, wire.HeaderChain: chain, "Perdure-Read": read, wire.HeaderContentType: contentType, wire.HeaderTrace: trace} {
 			if v != strings.Trim(v, " \t") || strings.ContainsAny(v, "\r\n") {
 				return // NATS does not carry it
 			}
 			if v != "" {
-				h[headerNames[i]] = []string{v}
+				h[name] = []string{v}
 			}
 		}
 		r, err := decoded(h)

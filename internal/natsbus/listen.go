@@ -113,15 +113,12 @@ func decode(class, token, method string, m *nats.Msg) (r engine.Request, err err
 	}
 	size := m.Size() - len(m.Subject) - len(m.Reply) - len(m.Data)
 	switch {
-	case size > headerBytesMax:
-		err = engine.Errorf(engine.TooLarge, "the headers have %d bytes; at most %d", size, headerBytesMax)
+	case size > engine.HeaderBytesMax:
+		err = engine.Errorf(engine.TooLarge, "the headers have %d bytes; at most %d", size, engine.HeaderBytesMax)
 	case size > 0 && m.Header == nil: // how nats.go passes on what it could not read
 		err = engine.Errorf(engine.Invalid, "the headers cannot be read; want lines like those of HTTP")
 	default:
-		var v values
-		if v, err = collect(m.Header); err == nil {
-			err = v.parse(&r)
-		}
+		err = r.ReadHeader(m.Header)
 	}
 	if err != nil {
 		return r, refusal(&r, err)

@@ -1,6 +1,7 @@
-package natsbus
+package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"mime"
@@ -9,15 +10,55 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/nats-io/nats.go"
-
-	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
 )
 
-// headerBytesMax is how long a request's headers may be together. The largest request and the largest record are the
-// server's max_payload less as much, so that they fit with their headers.
-const headerBytesMax = 16 << 10
+// HeaderBytesMax is how long a request's headers may be together on the wire. The largest request and the largest record
+// are the server's max_payload less as much, so that they fit with their headers.
+const HeaderBytesMax = 16 << 10
+
+// ReadHeader fills in what the headers of a message say of the request: [Request.Header] is the way back. Names are found
+// in any case; a header of ours that is not known, or not understood, is [Invalid].
+func (r *Request) ReadHeader(h map[string][]string) error {
+	v, err := collect(h)
+	if err != nil {
+		return err
+	}
+	return v.parse(r)
+}
+
+// Header is what carries the request, beside its subject and its body, over a wire. A value that the wire would change is
+// [Invalid].
+func (r *Request) Header() (map[string][]string, error) {
+	v := headerValues{hWire: wire.Version, hID: r.ID, hCaller: cmp.Or(r.Caller.Verified, r.Caller.Claimed), hChain: formatChain(r.Chain), hTrace: r.Trace}
+	deadline := r.Deadline
+	if r.Session != nil {
+		v[hSession] = formatSession(r.Session)
+		if deadline.IsZero() {
+			deadline = r.Session.Deadline
+		}
+	}
+	switch {
+	case !deadline.IsZero():
+		v[hDeadline] = deadline.UTC().Format(time.RFC3339Nano)
+	case r.Limit != 0:
+		v[hDeadline] = r.Limit.String()
+	}
+	if r.Read {
+		v[hRead] = "true"
+	}
+	h := make(map[string][]string, headers)
+	for i, value := range v {
+		// NATS would change these on the way, and an id would be another id there.
+		if strings.ContainsAny(value, "\r\n") || strings.Trim(value, " \t") != value {
+			return nil, invalidHeader(i, value, "want no line break in it and no space around it")
+		}
+		if value != "" {
+			h[headerNames[i]] = []string{value}
+		}
+	}
+	return h, nil
+}
 
 // headerRead is "true" for a request that is refused if its method may change the object.
 const headerRead = "Perdure-Read"
@@ -43,20 +84,20 @@ var headerNames = [headers]string{
 }
 
 // values are the headers of a request as they were sent, empty where absent.
-type values [headers]string
+type headerValues [headers]string
 
 // collect picks them out of a message. Names are found in any case, since NATS keeps the case that other clients choose:
 // a request id that went unread would let a repeat run twice, without a word. For the same reason a header of ours that
 // is not known is refused. Those of others are not looked at.
-func collect(h nats.Header) (v values, err error) {
+func collect(h map[string][]string) (v headerValues, err error) {
 	for name, all := range h {
 		i := headerIndex(name)
 		switch {
 		case i < 0 && hasPrefixFold(name, "Perdure-"):
-			return v, engine.Errorf(engine.Invalid, "requests have no header %q; there are: %s", name, strings.Join(headerNames[:], ", "))
+			return v, Errorf(Invalid, "requests have no header %q; there are: %s", name, strings.Join(headerNames[:], ", "))
 		case i < 0:
 		case len(all) != 1 || v[i] != "":
-			return v, engine.Errorf(engine.Invalid, "header %s is there more than once; want it once", headerNames[i])
+			return v, Errorf(Invalid, "header %s is there more than once; want it once", headerNames[i])
 		default:
 			v[i] = all[0]
 		}
@@ -78,21 +119,21 @@ func hasPrefixFold(s, prefix string) bool {
 }
 
 // parse fills in what the headers say of a request.
-func (v *values) parse(r *engine.Request) (err error) {
+func (v *headerValues) parse(r *Request) (err error) {
 	switch {
 	case v[hWire] != "" && v[hWire] != wire.Version:
-		return invalid(hWire, v[hWire], "this worker speaks "+wire.Version)
+		return invalidHeader(hWire, v[hWire], "this worker speaks "+wire.Version)
 	case !isJSON(v[hContentType]):
-		return invalid(hContentType, v[hContentType], "want application/json, or no such header")
+		return invalidHeader(hContentType, v[hContentType], "want application/json, or no such header")
 	case v[hRead] != "" && v[hRead] != "true":
-		return invalid(hRead, v[hRead], "want true, or no such header")
+		return invalidHeader(hRead, v[hRead], "want true, or no such header")
 	case v[hSession] != "" && v[hID] != "":
-		return engine.Errorf(engine.Invalid, "there are both %s and %s; want one of them", wire.HeaderSession, wire.HeaderRequestID)
+		return Errorf(Invalid, "there are both %s and %s; want one of them", wire.HeaderSession, wire.HeaderRequestID)
 	}
 	// Ids and callers go into records, which are JSON: another encoding would not come back as it was.
 	for _, i := range []int{hID, hCaller} {
 		if !utf8.ValidString(v[i]) {
-			return invalid(i, v[i], "want UTF-8")
+			return invalidHeader(i, v[i], "want UTF-8")
 		}
 	}
 	r.Read, r.ID, r.Caller.Claimed = v[hRead] != "", v[hID], v[hCaller]
@@ -100,21 +141,21 @@ func (v *values) parse(r *engine.Request) (err error) {
 		r.Trace = v[hTrace]
 	}
 	if r.Deadline, r.Limit, err = parseDeadline(v[hDeadline]); err != nil {
-		return invalid(hDeadline, v[hDeadline], err.Error())
+		return invalidHeader(hDeadline, v[hDeadline], err.Error())
 	}
 	if v[hSession] != "" {
 		if r.Session, err = parseSession(v[hSession], r.Deadline); err != nil {
-			return invalid(hSession, v[hSession], err.Error())
+			return invalidHeader(hSession, v[hSession], err.Error())
 		}
 	}
 	if r.Chain, err = parseChain(v[hChain]); err != nil {
-		return invalid(hChain, v[hChain], err.Error())
+		return invalidHeader(hChain, v[hChain], err.Error())
 	}
 	return nil
 }
 
-func invalid(header int, value, why string) error {
-	return engine.Errorf(engine.Invalid, "header %s is %.100q: %s", headerNames[header], value, why)
+func invalidHeader(header int, value, why string) error {
+	return Errorf(Invalid, "header %s is %.100q: %s", headerNames[header], value, why)
 }
 
 func isJSON(contentType string) bool {
@@ -161,7 +202,7 @@ const senderDigits = 32
 
 // parseSession reads <sender> <n> <m>. The deadline is part of the number: an object forgets a sender after its latest
 // one, so a copy of a request must not come with a later one than the request itself.
-func parseSession(s string, deadline time.Time) (*engine.SessionNumber, error) {
+func parseSession(s string, deadline time.Time) (*SessionNumber, error) {
 	if deadline.IsZero() {
 		return nil, errors.New("want " + wire.HeaderDeadline + " with it, as a time: a numbered request has the same deadline whenever it is repeated")
 	}
@@ -179,10 +220,10 @@ func parseSession(s string, deadline time.Time) (*engine.SessionNumber, error) {
 	case m > n:
 		return nil, fmt.Errorf("want a mark m that is not above the number n: a request above it is not abandoned; have n=%d, m=%d", n, m)
 	}
-	return &engine.SessionNumber{Sender: sender, N: n, M: m, Deadline: deadline}, nil
+	return &SessionNumber{Sender: sender, N: n, M: m, Deadline: deadline}, nil
 }
 
-func formatSession(n *engine.SessionNumber) string {
+func formatSession(n *SessionNumber) string {
 	b := make([]byte, 0, senderDigits+16)
 	b = append(append(b, n.Sender...), ' ')
 	b = append(strconv.AppendUint(b, n.N, 10), ' ')
