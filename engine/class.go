@@ -26,6 +26,7 @@ type Limits struct {
 	QueueAge   time.Duration // how long one may wait; 10 s
 	KeepIDs    time.Duration // how long the reply to a request with a caller's own id is kept; 24 h
 	KeepIDsMax int           // and how many of them an object keeps; 10,000
+	Tries      int           // how often a message is tried before it is a dead letter; 7
 	ReadOnly   bool          // only reads are served: a class that is being moved or looked at
 	Purge      bool          // records that two complete snapshots cover are purged; default: every record is kept
 }

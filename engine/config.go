@@ -32,6 +32,8 @@ type Config struct {
 	// Listen takes requests for a partition from elsewhere, once the worker owns it: serve may be called from any
 	// goroutine and does not block; stop ends it. Default: requests come through [Worker.Do] alone.
 	Listen func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
+	// Post stores a message to an object in the inbox, for [Worker.Post]. Default: there is no way to.
+	Post func(ctx context.Context, r Request) (journal.Seq, error)
 	// Durable runs open when all that a stream has up to an acknowledged position is durable as well. It does not block,
 	// and the opens of a stream run one at a time, in the order of the calls. Default: the acknowledgement is all it takes.
 	Durable func(stream string, seq journal.Seq, open func())
@@ -45,6 +47,7 @@ type Config struct {
 	CheckFold func(error)
 
 	LeaseTerm   time.Duration // how long the worker is trusted without a sign of life; default 2 s, at least 1 s
+	SendRetry   time.Duration // after a message failed for the first time, twice that after the second, …; default 2 s
 	AckTimeout  time.Duration // an append that has no answer for so long ends its epoch; default 10 s
 	MemoryBytes int64         // objects in memory are evicted above it; default 256 MiB, at least 1 MiB
 	QueueBytes  int64         // requests waiting for all objects; default 64 MiB, at least 1 MiB
@@ -70,6 +73,7 @@ type Observer struct {
 func (c Config) withDefaults() (Config, error) {
 	c.Namespace = cmp.Or(c.Namespace, wire.DefaultNamespace)
 	c.LeaseTerm = cmp.Or(c.LeaseTerm, 2*time.Second)
+	c.SendRetry = cmp.Or(c.SendRetry, 2*time.Second)
 	c.AckTimeout = cmp.Or(c.AckTimeout, 10*time.Second)
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 256<<20)
 	c.QueueBytes = cmp.Or(c.QueueBytes, 64<<20)
@@ -95,11 +99,15 @@ func (c Config) withDefaults() (Config, error) {
 	bad(c.Connect == nil, "Connect is required")
 	bad(c.Store == nil, "Store is required")
 	bad(c.LeaseTerm < time.Second, "LeaseTerm is %v; want at least 1s", c.LeaseTerm)
+	bad(c.SendRetry < 0, "SendRetry is %v; want more than 0", c.SendRetry)
 	bad(c.AckTimeout < 0, "AckTimeout is %v; want more than 0", c.AckTimeout)
 	bad(c.MemoryBytes < 1<<20, "MemoryBytes is %d; want at least 1 MiB", c.MemoryBytes)
 	bad(c.QueueBytes < 1<<20, "QueueBytes is %d; want at least 1 MiB", c.QueueBytes)
 	return c, errors.Join(problems...)
 }
+
+// triesMax is how often a message is tried unless its class says otherwise: with 2, 4, … 64 s between, two minutes.
+const triesMax = 7
 
 // class is a class as the engine runs it: bound, with all limits filled in.
 type class struct{ Behavior }
@@ -138,7 +146,8 @@ func (l Limits) withDefaults(name string) (Limits, error) {
 	l.QueueAge = cmp.Or(l.QueueAge, 10*time.Second)
 	l.KeepIDs = cmp.Or(l.KeepIDs, 24*time.Hour)
 	l.KeepIDsMax = cmp.Or(l.KeepIDsMax, 10000)
-	if l.Idle < 0 || l.Turn < 0 || l.Queue < 0 || l.QueueBytes < 0 || l.QueueAge < 0 || l.KeepIDs < 0 || l.KeepIDsMax < 0 {
+	l.Tries = cmp.Or(l.Tries, triesMax)
+	if l.Tries < 0 || l.Idle < 0 || l.Turn < 0 || l.Queue < 0 || l.QueueBytes < 0 || l.QueueAge < 0 || l.KeepIDs < 0 || l.KeepIDsMax < 0 {
 		return l, fmt.Errorf("class %q: Limits: %+v has a negative one; 0 is the default", name, l)
 	}
 	return l, nil

@@ -32,7 +32,8 @@ type epoch struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	committer *committer
-	witnessed journal.Seq // what the witness was last told of; owned by serve
+	inbox     atomic.Pointer[inbox] // nil: not followed now
+	witnessed journal.Seq           // what the witness was last told of; owned by serve
 
 	done    chan struct{} // closed when it is over
 	over    atomic.Bool
@@ -166,6 +167,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 		ep.end(err)
 		return fmt.Errorf("listen: %w", err)
 	}
+	ep.w.running.Go(ep.serveInbox)
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -185,6 +187,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 				continue
 			}
 			ep.sweep()
+			ep.inboxTick()
 			if err := ep.ses.witness(ep); err != nil {
 				ep.end(err)
 			}
@@ -245,6 +248,10 @@ const evictingMax = 64
 
 // drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
 func (ep *epoch) drain() {
+	in := ep.inbox.Load()
+	if in != nil {
+		in.cancel(errDrain)
+	}
 	deadline := ep.w.awake() + drainFor
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
@@ -252,6 +259,14 @@ func (ep *epoch) drain() {
 		select {
 		case <-tick.C:
 		case <-ep.done:
+		}
+	}
+	if in != nil {
+		for in.checkpoint(); !ep.committer.drained() && !ep.over.Load() && ep.w.awake() < deadline; {
+			select {
+			case <-tick.C:
+			case <-ep.done:
+			}
 		}
 	}
 	if !ep.over.Load() {

@@ -33,6 +33,7 @@ type object struct {
 	snapMin   int  // no snapshot record before so many records: the last try made none
 	broken    error
 	retryAt   time.Duration
+	heldBack  bool // a letter was not answered: none behind it is before that one comes again
 
 	mu         sync.Mutex // held for a moment, never across a turn, a wake-up or I/O
 	queue      []*task
@@ -91,6 +92,9 @@ type task struct {
 
 // size is what the request counts for while it waits.
 func (t *task) size() int {
+	if t.req.letter != nil {
+		return 0 // the inbox has its own bound
+	}
 	n := 256 + len(t.req.Body)
 	if h := t.req.HTTP; h != nil {
 		n += len(h.URL)
@@ -117,6 +121,7 @@ func (o *object) post(t *task) error {
 	switch {
 	case o.gone:
 		return errGone
+	case t.req.letter != nil:
 	case len(o.queue) >= l.Queue:
 		return Errorf(Overloaded, "%d requests wait for this object; at most %d may", len(o.queue), l.Queue).RetryIn(time.Second)
 	case o.queueBytes+t.bytes > l.QueueBytes:
@@ -198,7 +203,13 @@ func (o *object) take(run int) (func(), *task) {
 // serve runs one request and tells whether this goroutine still runs the object.
 func (o *object) serve(run int, tk *task) bool {
 	began := o.ep.w.awake()
-	if waited := began - tk.at; waited > o.class.Limits.QueueAge {
+	l := tk.req.letter
+	if l != nil {
+		if o.heldBack = o.heldBack && !l.resume; o.heldBack {
+			tk.reply(Reply{}, errHeldBack)
+			return true
+		}
+	} else if waited := began - tk.at; waited > o.class.Limits.QueueAge {
 		o.refuse(tk, Errorf(Overloaded, "the request waited %v for this object; at most %v", waited.Round(time.Millisecond), o.class.Limits.QueueAge).RetryIn(time.Second))
 		return true
 	}
@@ -208,15 +219,21 @@ func (o *object) serve(run int, tk *task) bool {
 	}
 	if err := o.wake(run, tk); errors.Is(err, errGivenUp) {
 		return false
-	} else if err != nil && o.state != nil { // an OnWake saw the state, acknowledged or not
-		o.refuseAfter(tk, err)
-		return true
 	} else if err != nil {
-		o.refuse(tk, err)
+		o.heldBack = l != nil
+		if o.state != nil { // an OnWake saw the state, acknowledged or not
+			o.refuseAfter(tk, err)
+		} else {
+			o.refuse(tk, err)
+		}
 		return true
 	}
 	now := o.now()
-	if tk.req.Deadline.Before(now) {
+	if l != nil {
+		if o.beforeLetter(tk, now) {
+			return true
+		}
+	} else if tk.req.Deadline.Before(now) {
 		o.refuse(tk, Errorf(Timeout, "not begun by its deadline %s", tk.req.Deadline.UTC().Format(time.RFC3339Nano)))
 		return true
 	}
@@ -224,6 +241,10 @@ func (o *object) serve(run int, tk *task) bool {
 	if tk.req.ID != "" || tk.req.Session != nil {
 		hash = tk.req.hash()
 		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, o.state.at, now)
+		if l != nil && (err != nil || a != nil) {
+			o.repeatedLetter(tk, now, err)
+			return true
+		}
 		if err != nil {
 			o.refuseAfter(tk, err)
 			return true
@@ -238,13 +259,16 @@ func (o *object) serve(run int, tk *task) bool {
 	if !o.finish(run, t) {
 		return false
 	}
-	if err == nil && len(t.changes) > 0 {
+	if err == nil && (len(t.changes) > 0 || l != nil) {
 		err = o.commit(t, tk, hash, reply)
 	}
 	switch {
+	case err != nil && l != nil:
+		o.spoilt(t, err)
+		o.failLetter(t, tk, hash, err)
 	case err != nil:
 		o.fail(t, tk, err)
-	case len(t.changes) == 0:
+	case len(t.changes) == 0 && l == nil:
 		t.committed()
 		o.answer(tk, o.state.version, reply, false)
 	}
@@ -263,7 +287,11 @@ func (o *object) now() time.Time {
 }
 
 func (o *object) begin(tk *task, now time.Time, began time.Duration) *turn {
-	deadline := time.Now().Add(min(o.class.Limits.Turn, tk.req.Deadline.Sub(o.ep.w.clock.Now())))
+	limit := o.class.Limits.Turn
+	if tk.req.letter == nil {
+		limit = min(limit, tk.req.Deadline.Sub(o.ep.w.clock.Now()))
+	}
+	deadline := time.Now().Add(limit)
 	t := &turn{o: o, act: o.act, req: tk.req, now: now, version: o.state.version, ctx: newTurnContext(tk.ctx, deadline)}
 	o.arm(t, tk, began)
 	return t
@@ -301,6 +329,9 @@ func (o *object) watch() {
 	o.ep.w.running.Go(func() {
 		t.end()
 		o.act = nil
+		if l := tk.req.letter; l != nil {
+			o.heldBack, l.failed = true, true
+		}
 		t.log().Error("method given up", "limit", limit)
 		o.refuse(tk, Errorf(Timeout, "%w: %v; nothing changed", errTurnLimit, limit))
 		o.loop(run)
@@ -329,8 +360,12 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 	if tk.req.HTTP != nil {
 		source = "http"
 	}
+	var sent *journal.Sent
+	if l := tk.req.letter; l != nil {
+		source, sent = "inbox", o.letterMark(l, l.outcome)
+	}
 	c := &commit{version: o.state.version + 1, Commit: journal.Commit{
-		At: t.now, ID: tk.req.ID, Session: tk.req.Session, Hash: hash, Source: source, Method: tk.req.Method,
+		At: t.now, ID: tk.req.ID, Session: tk.req.Session, Hash: hash, Source: source, Inbox: sent, Method: tk.req.Method,
 		Caller: tk.req.Caller, Trace: tk.req.Trace, Changes: t.changes, Reply: reply,
 	}}
 	c.encoded = journal.AppendCommit(make([]byte, 0, 256), &c.Commit)
@@ -370,7 +405,7 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 // checkFold holds the state in memory against the events: an exported field changes only in Apply.
 func (o *object) checkFold(t *turn) {
 	tell := o.ep.w.cfg.CheckFold
-	if tell == nil {
+	if tell == nil || t.act == nil {
 		return
 	}
 	have, err := foldOf(t.act)
@@ -397,11 +432,16 @@ func (t *turn) committed() {
 	}
 }
 
-// fail answers a turn that failed. What it changed is dropped; where memory may be wrong, so is the activation.
-func (o *object) fail(t *turn, tk *task, err error) {
+// spoilt drops the activation of a turn that failed, if that may be wrong.
+func (o *object) spoilt(t *turn, err error) {
 	if t.emitted || errors.As(err, new(panicked)) {
 		o.act = nil
 	}
+}
+
+// fail answers a turn that failed. What it changed is dropped; where memory may be wrong, so is the activation.
+func (o *object) fail(t *turn, tk *task, err error) {
+	o.spoilt(t, err)
 	if errors.Is(err, errEpochOver) {
 		err = unavailable(err)
 	}
@@ -463,6 +503,13 @@ func (o *object) answerer(tk *task, version journal.Version, r *journal.Reply, r
 	return func(err error) {
 		if err != nil {
 			tk.reply(Reply{}, o.named(tk, err))
+			return
+		}
+		if r == nil { // of a message that did not run again
+			r = &journal.Reply{Status: 200}
+		}
+		if tk.req.HTTP == nil && tk.req.letter == nil && r.Status >= 400 { // a message that this request repeats was refused
+			tk.reply(Reply{}, o.named(tk, ParseProblem(r.Body)))
 			return
 		}
 		tk.reply(Reply{Status: r.Status, Header: r.Header, Body: r.Body, Version: version, Replayed: replayed}, nil)

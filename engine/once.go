@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/journal"
@@ -33,6 +34,16 @@ type once struct {
 	recent  map[string]*answer // by own id, of the commits in the state's tail
 	ids     uint64             // how many commits had an own id: the order of the next one
 	changed map[string]bool    // senders that the store does not have as they are
+
+	inbox  inboxMark // the last message of the inbox that a commit answered
+	stored inboxMark // of the commits that the store has
+}
+
+// inboxMark is a message of the inbox. At is never before that of an earlier one.
+type inboxMark struct {
+	Life uint64      `json:"life,omitempty"`
+	Seq  journal.Seq `json:"seq"`
+	At   time.Time   `json:"at"`
 }
 
 // sender is one client process.
@@ -74,7 +85,22 @@ func senderKey(sender string) string { return "s/" + sender }
 func idKey(id string) string         { return "i/" + journal.HashOf([]byte(id)).String() }
 func orderKey(n uint64) string       { return fmt.Sprintf("o/%016x", n) }
 
-const idsKey = "n" // how many commits had an own id
+const (
+	idsKey   = "n" // how many commits had an own id
+	inboxKey = "m" // the last message of the inbox that was answered
+)
+
+// inboxSender stands before the name of a client whose numbered messages came by the inbox. They are numbered apart from
+// its calls, since another clock counts: when they were stored, and not when they are answered.
+const inboxSender = "inbox "
+
+// senderOf is the name under which an object knows the client of a numbered request.
+func senderOf(n *SessionNumber, inbox bool) string {
+	if inbox {
+		return inboxSender + n.Sender
+	}
+	return n.Sender
+}
 
 // find looks for the answer of a request. recorded is the time of the object's last commit: what is forgotten is decided
 // by it alone and not by the clock, which may go ahead and back while a copy of a request is under way. A nil answer and
@@ -84,7 +110,12 @@ func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash jour
 	var err error
 	switch {
 	case r.Session != nil:
-		found, err = o.findNumber(r.Session, recorded, now)
+		if l := r.letter; l != nil {
+			if recorded, now = o.inbox.At, l.at; now.Before(recorded) {
+				now = recorded
+			}
+		}
+		found, err = o.findNumber(r.Session, r.letter != nil, recorded, now)
 	case r.ID != "":
 		found, err = o.findID(store, id, r.ID, recorded)
 	}
@@ -94,8 +125,8 @@ func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash jour
 	return found, err
 }
 
-func (o *once) findNumber(n *SessionNumber, recorded, now time.Time) (*answer, error) {
-	s := o.senders[n.Sender]
+func (o *once) findNumber(n *SessionNumber, inbox bool, recorded, now time.Time) (*answer, error) {
+	s := o.senders[senderOf(n, inbox)]
 	if s != nil && s.Deadline.Before(recorded) {
 		s = nil // forgotten; it is removed when a record of that time is durable
 	}
@@ -163,12 +194,19 @@ func ownIDs(commits []*commit) (n uint64) {
 
 // add notes the request that a commit answered.
 func (o *once) add(c *commit) {
+	if m := c.Inbox; m != nil {
+		o.inbox = inboxMark{m.Life, m.Seq, m.At}
+	}
+	if !c.Inbox.Counts() {
+		return
+	}
 	a := &answer{Hash: c.Hash, Version: c.version, At: c.At, commit: c}
 	if n := c.Session; n != nil {
-		s := o.senders[n.Sender]
+		name := senderOf(n, c.Inbox != nil)
+		s := o.senders[name]
 		if s == nil {
 			s = &sender{Answers: map[uint64]*answer{}}
-			o.senders[n.Sender] = s
+			o.senders[name] = s
 		}
 		if n.M > s.M {
 			s.M = n.M
@@ -186,9 +224,9 @@ func (o *once) add(c *commit) {
 			o.kept++
 		}
 		s.Answers[n.N] = a
-		o.changed[n.Sender] = true
+		o.changed[name] = true
 		if o.kept >= keptMax/2 {
-			o.expire(c.At)
+			o.expire(c.At, o.inbox.At)
 		}
 		return
 	}
@@ -199,10 +237,10 @@ func (o *once) add(c *commit) {
 	}
 }
 
-// expire forgets the senders whose latest deadline has passed.
-func (o *once) expire(now time.Time) {
+// expire forgets the senders whose latest deadline has passed: by the time of a commit, or of a message of the inbox.
+func (o *once) expire(now, inbox time.Time) {
 	for name, s := range o.senders {
-		if s.Deadline.Before(now) {
+		if s.Deadline.Before(now) && !strings.HasPrefix(name, inboxSender) || s.Deadline.Before(inbox) && strings.HasPrefix(name, inboxSender) {
 			o.drop(name)
 		}
 	}
@@ -227,7 +265,13 @@ func (a *answer) stored() *answer {
 
 // flush appends the entries that bring the store's window to the end of the given commits, and lets go of them.
 func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []snapshot.Entry {
-	o.expire(at)
+	inbox := o.stored
+	for _, c := range tail {
+		if m := c.Inbox; m != nil {
+			inbox = inboxMark{m.Life, m.Seq, m.At}
+		}
+	}
+	o.expire(at, inbox.At)
 	put := func(key string, v any) {
 		raw, err := json.Marshal(v)
 		if err != nil {
@@ -237,6 +281,10 @@ func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []s
 	}
 	remove := func(key string) {
 		entries = append(entries, snapshot.Entry{Space: snapshot.Window, Key: key})
+	}
+	if inbox != o.stored {
+		put(inboxKey, inbox)
+		o.stored = inbox
 	}
 	last := uint64(0)
 	for _, c := range tail {
@@ -297,6 +345,15 @@ func (o *once) load(store snapshot.Reader, id snapshot.ID) error {
 		if err := json.Unmarshal(raw, &o.ids); err != nil {
 			return fmt.Errorf("snapshot of %s: %w", id, err)
 		}
+	}
+	if raw, err = store.Get(id, snapshot.Window, inboxKey); err != nil {
+		return err
+	}
+	if raw != nil {
+		if err := json.Unmarshal(raw, &o.stored); err != nil {
+			return fmt.Errorf("snapshot of %s: %w", id, err)
+		}
+		o.inbox = o.stored
 	}
 	for e, err := range store.Scan(id, snapshot.Window, "s/", "s0", false) {
 		if err != nil {

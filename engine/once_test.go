@@ -167,7 +167,7 @@ func TestUnconfirmedRepliesAreBounded(t *testing.T) {
 	if o.kept != 1 {
 		t.Errorf("%d kept", o.kept)
 	}
-	o.expire(now.Add(2 * time.Minute))
+	o.expire(now.Add(2*time.Minute), time.Time{})
 	if o.kept != 0 || len(o.senders) != 0 {
 		t.Errorf("%d kept", o.kept)
 	}

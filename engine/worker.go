@@ -45,6 +45,7 @@ type Worker struct {
 	mu     sync.Mutex
 	high   map[int]knowledge // by partition
 	alarms map[int]error
+	inbox  map[int]error // why a partition's messages are not answered
 }
 
 // knowledge is how far this worker saw a partition's stream go.
@@ -61,7 +62,7 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
-		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{},
+		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
 		when: usual, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
 	w.index.complete = make([]atomic.Bool, cfg.Partitions)
 	w.client = NewClient(w)
@@ -256,6 +257,23 @@ func (ep *epoch) alarm(err *journal.WentBackError) {
 	ep.end(err)
 }
 
+// alarmInbox says why a partition's messages are not answered.
+func (w *Worker) alarmInbox(p int, err error) {
+	w.mu.Lock()
+	known := w.inbox[p] != nil
+	w.inbox[p] = err
+	w.mu.Unlock()
+	if !known {
+		w.log.Error("alarm", "partition", p, "err", err)
+	}
+}
+
+func (w *Worker) settledInbox(p int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.inbox, p)
+}
+
 func (w *Worker) settled(p int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -281,6 +299,16 @@ type PartitionStatus struct {
 	High      journal.Seq `json:"high,omitempty"`
 	Resident  int         `json:"resident"`
 	Alarm     string      `json:"alarm,omitempty"`
+	Inbox     InboxStatus `json:"inbox"`
+}
+
+// InboxStatus is how far the messages to a partition's objects are answered.
+type InboxStatus struct {
+	Cursor journal.Seq `json:"cursor"`          // all up to it are answered, but those of held objects
+	Taken  journal.Seq `json:"taken"`           // the last one that was taken from the stream
+	Open   int         `json:"open"`            // taken, and neither answered nor passed
+	Held   int         `json:"held"`            // objects whose messages wait, since one failed or takes long
+	Alarm  string      `json:"alarm,omitempty"` // why none are answered
 }
 
 // Status is what the worker is doing now.
@@ -296,8 +324,14 @@ func (w *Worker) Status() Status {
 			ps.Resident = len(ep.objects)
 			ep.mu.Unlock()
 			ps.Owned, ps.Epoch, ps.High = true, ep.id.Number, ep.committer.high()
+			if in := ep.inbox.Load(); in != nil {
+				ps.Inbox = in.status()
+			}
 		}
 		w.mu.Lock()
+		if err := w.inbox[p]; err != nil {
+			ps.Inbox.Alarm = err.Error()
+		}
 		if err := w.alarms[p]; err != nil {
 			ps.Alarm = err.Error()
 		}

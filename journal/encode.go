@@ -37,6 +37,10 @@ func AppendCommit(b []byte, c *Commit) []byte {
 		b = append(b, `",`...)
 	}
 	b = appendString(append(b, `"source":`...), c.Source)
+	if m := c.Inbox; m != nil {
+		b = append(b, `,"inbox":`...)
+		b = appendSent(b, m)
+	}
 	b = appendString(append(b, `,"method":`...), c.Method)
 	if c.Caller != (Caller{}) {
 		b = append(b, `,"caller":{`...)
@@ -66,6 +70,23 @@ func AppendCommit(b []byte, c *Commit) []byte {
 		b = appendReply(append(b, `,"reply":`...), c.Reply)
 	}
 	return b
+}
+
+func appendSent(b []byte, m *Sent) []byte {
+	b = append(b, '{')
+	if m.Life != 0 {
+		b = strconv.AppendUint(append(b, `"life":`...), m.Life, 10)
+		b = append(b, ',')
+	}
+	b = strconv.AppendUint(append(b, `"seq":`...), uint64(m.Seq), 10)
+	b = appendTime(append(b, `,"at":`...), m.At)
+	if m.Outcome != "" {
+		b = appendString(append(b, `,"outcome":`...), m.Outcome)
+	}
+	if m.Tries != 0 {
+		b = strconv.AppendInt(append(b, `,"tries":`...), int64(m.Tries), 10)
+	}
+	return append(b, '}')
 }
 
 // Encoded is a commit on its way into a record.

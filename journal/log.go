@@ -157,6 +157,11 @@ type Kept interface {
 type Inbox interface {
 	Reader
 	Kept
+	// Put stores a message behind the last one and returns its position when that is acknowledged; if it is not, the outcome
+	// is unknown.
+	Put(ctx context.Context, m Message) (Seq, error)
+	// Subjects yields the subjects that match a pattern and have messages, in no order.
+	Subjects(ctx context.Context, pattern string) iter.Seq2[string, error]
 }
 
 // Meta is the namespace's bucket of keys, each changed by compare-and-set only. Safe for concurrent use.

@@ -82,13 +82,36 @@ type Commit struct {
 	ID      string         `json:"id,omitempty"`      // the caller's own id of the request
 	Session *SessionNumber `json:"session,omitempty"` // the number that our clients give a request
 	Hash    Hash           `json:"hash,omitzero"`     // of method and body: a repeat must be the same request
-	Source  string         `json:"source"`            // call, http; later inbox, outbox, alarm
+	Source  string         `json:"source"`            // call, http, inbox; later outbox, alarm
+	Inbox   *Sent          `json:"inbox,omitempty"`   // the message that it answers, if its source is inbox
 	Method  string         `json:"method"`
 	Caller  Caller         `json:"caller,omitzero"`
 	Trace   string         `json:"trace,omitempty"` // W3C traceparent
 	Changes []Change       `json:"changes"`
 	Reply   *Reply         `json:"reply,omitempty"`
 }
+
+// Sent says which message of the inbox a commit answers, and how. An object answers its messages in order, each by one
+// commit, whether or not that changes anything; so the highest one answered says which are.
+type Sent struct {
+	Life    uint64    `json:"life,omitempty"`    // of the inbox: it grows when a loss is accepted
+	Seq     Seq       `json:"seq"`               // the message's position in the inbox
+	At      time.Time `json:"at"`                // when the inbox stored it; never before that of an earlier message of the object
+	Outcome string    `json:"outcome,omitempty"` // empty: the method ran and succeeded
+	Tries   int       `json:"tries,omitempty"`   // how often it had failed before
+}
+
+// Outcomes of a message that changed nothing. The reply says why.
+const (
+	SentRefused = "refused" // the class said no, on purpose
+	SentDead    = "dead"    // it failed too often: the dead letter
+	SentRepeat  = "repeat"  // a request with its id or number was answered before
+	SentNotRun  = "notRun"  // it was stored after its deadline, or its id or number cannot be answered
+)
+
+// Counts tells whether the commit answers its request's id or number for good. One that only says that a message was not
+// run does not.
+func (m *Sent) Counts() bool { return m == nil || m.Outcome != SentRepeat && m.Outcome != SentNotRun }
 
 // SessionNumber numbers a request: the N-th of its sender, of whose requests to this object all below M are answered or
 // abandoned (client sessions of Ongaro's Raft thesis, 6.3).

@@ -101,6 +101,17 @@ func (ns Subjects) InboxOf(class, token string) string {
 	return ns.object("inbox", class, token) + ".*"
 }
 
+// Dead is the subject of the dead letter that the message at a position of the inbox became.
+func (ns Subjects) Dead(class, token string, seq uint64) string {
+	return ns.object("dead", class, token) + "." + strconv.FormatUint(seq, 10)
+}
+
+// DeadOf matches the dead letters of one object.
+func (ns Subjects) DeadOf(class, token string) string { return ns.object("dead", class, token) + ".*" }
+
+// DeadAll matches all dead letters.
+func (ns Subjects) DeadAll() string { return string(ns) + ".dead.*.*.*.*" }
+
 // SplitInbox takes the subject of a message in the inbox apart. ok is false if the slot is not that of the object.
 func (ns Subjects) SplitInbox(subject string) (slot int, class, token, method string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, string(ns)+".inbox.")

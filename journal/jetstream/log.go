@@ -173,6 +173,26 @@ func (l *log) Read(ctx context.Context, subject string, from journal.Seq) iter.S
 	}
 }
 
+// Put implements [journal.Inbox].
+func (l *log) Put(ctx context.Context, m journal.Message) (journal.Seq, error) {
+	msg := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{}}
+	for k, v := range m.Header {
+		msg.Header[k] = []string{v}
+	}
+	r, err := l.request(ctx, msg)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", l.name, err)
+	}
+	a, err := parseAck(r.Data)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", l.name, err)
+	}
+	if a.Stream != l.name {
+		return 0, fmt.Errorf("stream %s: acknowledged by stream %q", l.name, a.Stream)
+	}
+	return a.Seq, nil
+}
+
 // Begin implements [journal.Log]: a batch as in ADR-50, whose first message carries the expectation.
 func (l *log) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
 	id := nuid.Next()

@@ -152,7 +152,7 @@ func (s *Session) inboxConfig(ns Namespace) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:              s.ns.Inbox(),
 		Description:       fmt.Sprintf("durable messages to objects of %s; purged when they are applied", s.ns),
-		Subjects:          []string{s.ns.Sends(), s.ns.InboxAll()},
+		Subjects:          []string{s.ns.Sends(), s.ns.InboxAll(), s.ns.DeadAll()},
 		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: from, Destination: to},
 		Retention:         jetstream.LimitsPolicy,
 		Discard:           jetstream.DiscardNew,

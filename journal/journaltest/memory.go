@@ -61,11 +61,19 @@ func (m *Memory) Session(ns wire.Subjects, partitions int) *MemorySession {
 		names = append(names, ns.Stream(p))
 	}
 	for _, name := range names {
-		if m.streams[name] == nil {
-			m.streams[name] = &stream{last: map[string]journal.Seq{}, damaged: map[journal.Seq]bool{}}
-		}
+		m.stream(name)
 	}
 	return &MemorySession{m: m, ns: ns, done: make(chan struct{})}
+}
+
+// stream is the stream of that name, made if it is not there. Called with mu held.
+func (m *Memory) stream(name string) *stream {
+	s := m.streams[name]
+	if s == nil {
+		s = &stream{last: map[string]journal.Seq{}, damaged: map[journal.Seq]bool{}}
+		m.streams[name] = s
+	}
+	return s
 }
 
 // Truncate takes the last n messages of a stream away, as a power cut may.
@@ -138,7 +146,7 @@ func (m *Memory) Append(stream string, last, subject journal.Seq, messages ...jo
 func (m *Memory) Send(ns wire.Subjects, class, token, method string, header journal.Header, data []byte) journal.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.store(m.streams[ns.Inbox()], journal.Message{Subject: ns.InboxMessage(class, token, method), Header: header, Data: data})
+	return m.store(m.stream(ns.Inbox()), journal.Message{Subject: ns.InboxMessage(class, token, method), Header: header, Data: data})
 }
 
 // Publish stores a message that no worker sent.
@@ -465,6 +473,15 @@ func (l memoryLog) after(ctx context.Context, from journal.Seq, patterns []strin
 // followMax is how many messages are under way to whoever follows.
 const followMax = 256
 
+func (l memoryLog) Put(ctx context.Context, m journal.Message) (journal.Seq, error) {
+	st, unlock, err := l.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return l.s.m.store(st, m), nil
+}
+
 func (l memoryLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
 	st, unlock, err := l.open(ctx)
 	if err != nil {
@@ -499,16 +516,19 @@ func (l memoryLog) Subjects(ctx context.Context, pattern string) iter.Seq2[strin
 
 // matches is NATS's rule: * is one token, > at the end is one or more.
 func matches(pattern, subject string) bool {
-	p, s := strings.Split(pattern, "."), strings.Split(subject, ".")
-	for i, token := range p {
+	for {
+		p, restP, moreP := strings.Cut(pattern, ".")
+		token, rest, more := strings.Cut(subject, ".")
 		switch {
-		case token == ">":
-			return len(s) > i
-		case i >= len(s) || token != "*" && token != s[i]:
+		case p == ">":
+			return true
+		case p != "*" && p != token, moreP != more:
 			return false
+		case !more:
+			return true
 		}
+		pattern, subject = restP, rest
 	}
-	return len(p) == len(s)
 }
 
 func (l memoryLog) Range(ctx context.Context) (first, last journal.Seq, err error) {
@@ -534,7 +554,7 @@ func (l memoryLog) Purge(ctx context.Context, subject string, before journal.Seq
 	}
 	defer unlock()
 	for i := range st.messages[:min(max(before, 1)-1, st.end())] {
-		if m := &st.messages[i]; m.Subject != "" && matches(subject, m.Subject) {
+		if m := &st.messages[i]; m.Subject != "" && (m.Subject == subject || matches(subject, m.Subject)) {
 			if st.last[m.Subject] == m.Seq {
 				delete(st.last, m.Subject)
 			}

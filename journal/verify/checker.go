@@ -52,6 +52,7 @@ type Checker struct {
 	report  Report
 	owner   ownership
 	objects map[string]*object // by class and token, with a dot
+	inbox   journal.InboxMark  // of the last checkpoint
 	run     *run               // the snapshot record whose parts are being read
 	useless journal.Seq        // a part of a snapshot record that cannot be used, and so are those directly behind it
 	// witnessed tells whether the epoch that the witness names was read where it says.
@@ -81,7 +82,7 @@ func (c *Checker) Message(m journal.Message) {
 	case c.subject.fence:
 		c.filler(m)
 	case c.subject.check:
-		c.warn(m.Seq, "", Subject, "subject %s is reserved: nothing of this version writes there", m.Subject)
+		c.checkpoint(m)
 	default:
 		c.objectMessage(m)
 	}

@@ -35,6 +35,8 @@ const (
 	Snapshot Rule = "snapshot"
 	Head     Rule = "head"
 	Witness  Rule = "witness"
+
+	Checkpoint Rule = "checkpoint"
 )
 
 // Finding is something that does not hold.

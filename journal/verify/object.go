@@ -18,6 +18,7 @@ type object struct {
 	heirs int         // snapshot records that cover what is before head
 	early journal.Seq // the last snapshot record before its first record
 	once  once
+	inbox sentMark // the last message of the inbox that it answered
 	// Of objects that may have snapshot records.
 	tracked bool
 	cut     bool // there were records before the first mark that are not marks any more
@@ -120,6 +121,7 @@ func (c *Checker) apply(o *object, rec *journal.Record, l link, class, name stri
 			c.severe(l.seq, name, Time, "version %d is of %s, before the object's recorded time %s", version, stamp(at), stamp(recorded))
 		}
 		c.checkOnce(o, commit, version, recorded, l.seq, class, name)
+		c.checkSent(o, commit, version, l.seq, name)
 		recorded = at
 		if o.tracked {
 			o.storage.apply(c.seed, commit.Changes, version)

@@ -3,6 +3,7 @@ package verify
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/journal"
@@ -47,12 +48,18 @@ func half(h journal.Hash) uint64 { return binary.BigEndian.Uint64(h[:8]) }
 
 // checkOnce says whether a commit's request was applied before. recorded is the object's time before the commit.
 func (c *Checker) checkOnce(o *object, commit *journal.Commit, version journal.Version, recorded int64, seq journal.Seq, class, name string) {
+	if !commit.Inbox.Counts() {
+		return
+	}
 	if s := commit.Session; s != nil {
-		deadline := s.Deadline.UnixNano()
-		if commit.At.UnixNano() > deadline {
-			c.severe(seq, name, Once, "version %d is of %s, and its request expired at %s", version, stamp(commit.At.UnixNano()), stamp(deadline))
+		deadline, at, client := s.Deadline.UnixNano(), commit.At.UnixNano(), s.Sender
+		if m := commit.Inbox; m != nil { // what counts is when it was stored
+			recorded, at, client = o.inbox.at, m.At.UnixNano(), inboxSender+client
 		}
-		from := o.once.sender(s.Sender, recorded)
+		if at > deadline {
+			c.severe(seq, name, Once, "version %d is of %s, and its request expired at %s", version, stamp(at), stamp(deadline))
+		}
+		from := o.once.sender(client, recorded, o.inbox.at)
 		if s.N < from.mark {
 			c.severe(seq, name, Once, "version %d is request %d of client %s, which is below its mark %d: it was answered or abandoned", version, s.N, s.Sender, from.mark)
 		}
@@ -120,8 +127,13 @@ func (o *once) use(u use, recorded int64, keep Keep) {
 }
 
 // sender is what is kept of a client, made if there is nothing. Clients that the object has forgotten are let go then.
-func (o *once) sender(name string, recorded int64) *sender {
-	forgotten := func(s sender) bool { return s.deadline < recorded }
+func (o *once) sender(name string, recorded, inbox int64) *sender {
+	forgotten := func(s sender) bool {
+		if strings.HasPrefix(s.name, inboxSender) {
+			return s.deadline < inbox
+		}
+		return s.deadline < recorded
+	}
 	for i := range o.senders {
 		if o.senders[i].name == name && !forgotten(o.senders[i]) {
 			return &o.senders[i]
@@ -129,6 +141,35 @@ func (o *once) sender(name string, recorded int64) *sender {
 	}
 	o.senders = append(slices.DeleteFunc(o.senders, forgotten), sender{name: name})
 	return &o.senders[len(o.senders)-1]
+}
+
+// inboxSender stands before the name of a client whose numbers came by the inbox: what is forgotten there follows the time
+// at which messages were stored.
+const inboxSender = "inbox "
+
+// sentMark is the last message of the inbox that an object answered.
+type sentMark struct {
+	life uint64
+	seq  journal.Seq
+	at   int64
+}
+
+// checkSent says whether messages were answered in order, and each once.
+func (c *Checker) checkSent(o *object, commit *journal.Commit, version journal.Version, seq journal.Seq, name string) {
+	m := commit.Inbox
+	if m == nil {
+		return
+	}
+	was, now := o.inbox, sentMark{m.Life, m.Seq, m.At.UnixNano()}
+	switch {
+	case now.life < was.life:
+		c.severe(seq, name, Once, "version %d answers a message of the inbox's life %d, and an earlier one of life %d", version, now.life, was.life)
+	case now.life == was.life && now.seq <= was.seq:
+		c.severe(seq, name, Once, "version %d answers message %d of the inbox, and message %d was answered before it", version, now.seq, was.seq)
+	case now.at < was.at:
+		c.severe(seq, name, Time, "version %d answers a message of %s, after one of %s", version, stamp(now.at), stamp(was.at))
+	}
+	o.inbox = now
 }
 
 func (s *sender) add(n *journal.SessionNumber, version journal.Version, deadline int64) {

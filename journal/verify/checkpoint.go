@@ -1,0 +1,28 @@
+package verify
+
+import "github.com/perdure/perdure/journal"
+
+// checkpoint takes a message on the checkpoint subject: how far the messages to the partition's objects are answered.
+func (c *Checker) checkpoint(m journal.Message) {
+	if !c.counts(m, "") {
+		return
+	}
+	cp, err := journal.DecodeCheckpoint(m.Data)
+	if err != nil {
+		c.severe(m.Seq, "", Format, "%v", err)
+		return
+	}
+	was, now := c.inbox, cp.Inbox
+	switch {
+	case now.Life < was.Life:
+		c.severe(m.Seq, "", Checkpoint, "it is of the inbox's life %d, and the one before it of life %d", now.Life, was.Life)
+	case now.Life == was.Life && now.Cursor < was.Cursor:
+		c.severe(m.Seq, "", Checkpoint, "it says that the inbox is answered up to message %d, and the one before it says %d", now.Cursor, was.Cursor)
+	}
+	for _, h := range now.Held {
+		if h.First > now.Cursor || h.First == 0 {
+			c.severe(m.Seq, named(h.Class, h.Token), Checkpoint, "its messages are held from %d on, and the checkpoint's cursor is %d: none before it is", h.First, now.Cursor)
+		}
+	}
+	c.inbox = now
+}
