@@ -175,9 +175,9 @@ type Meta interface {
 	Keys(ctx context.Context, prefix string) iter.Seq2[string, error]
 }
 
-// A Session is a worker's presence at the log: one connection for requests, replies and appends, and a second one for
-// Meta, so that renewals of its lease do not wait behind anything. Neither connects again by itself: when either has
-// ended, Done is closed and the session is over.
+// A Session is a worker's presence at the log: one connection for requests, replies and appends, a second one for Meta,
+// so that renewals of its lease do not wait behind anything, and a third for what is read, so that nothing waits behind a
+// long search. None connects again by itself: when one has ended, Done is closed and the session is over.
 type Session interface {
 	Meta() Meta
 	// Log is the stream of a partition; making one asks nobody.

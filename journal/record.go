@@ -159,19 +159,49 @@ var (
 	errShape = errors.New("not a record")
 )
 
+// commit is a commit as it stands in a record. Its parts are read with it, and not by their UnmarshalJSON, so that the
+// JSON is gone through once: a wake-up decodes the object's whole tail.
+type commit struct {
+	Commit
+	Changes []change `json:"changes"`
+	Reply   *reply   `json:"reply"`
+}
+
+func (f *commit) read() (Commit, error) {
+	c := f.Commit
+	if f.Changes != nil {
+		c.Changes = make([]Change, len(f.Changes))
+	}
+	for i := range f.Changes {
+		var err error
+		if c.Changes[i], err = f.Changes[i].read(); err != nil {
+			return c, err
+		}
+	}
+	if f.Reply != nil {
+		r := f.Reply.read()
+		c.Reply = &r
+	}
+	return c, nil
+}
+
 // DecodeRecord reads a payload. What it cannot read whole is an error: [ErrNewer] if a newer program would read it.
 func DecodeRecord(data []byte) (*Record, error) {
 	var head struct {
 		V         int `json:"v"`
 		MinReader int `json:"min_reader"`
 	}
-	r := new(Record)
-	if err := json.Unmarshal(data, r); err != nil {
+	var f struct {
+		Record
+		Commits []commit `json:"commits"`
+	}
+	if err := json.Unmarshal(data, &f); err != nil {
 		if json.Unmarshal(data, &head) == nil && head.MinReader > Format {
 			return nil, newer(head.MinReader)
 		}
 		return nil, fmt.Errorf("record: %w", err)
 	}
+	r := &f.Record
 	switch {
 	case r.MinReader > Format:
 		return nil, newer(r.MinReader)
@@ -179,18 +209,25 @@ func DecodeRecord(data []byte) (*Record, error) {
 		return nil, fmt.Errorf("%w: %.60q has no v or min_reader", errShape, data)
 	case r.First < 1:
 		return nil, fmt.Errorf("%w: no first version", errShape)
-	case len(r.Commits) == 0:
+	case len(f.Commits) == 0:
 		return nil, fmt.Errorf("%w: no commits", errShape)
 	case r.At.IsZero():
 		return nil, fmt.Errorf("%w: no time", errShape)
 	case r.First == 1 != (r.Prev == Hash{}):
 		return nil, fmt.Errorf("%w: first is %d and prev %q", errShape, r.First, r.Prev)
 	}
-	for i := range r.Commits {
-		if r.Commits[i].At.IsZero() {
-			r.Commits[i].At = r.At
+	r.Commits = make([]Commit, len(f.Commits))
+	for i := range f.Commits {
+		c, err := f.Commits[i].read()
+		if err != nil {
+			return nil, fmt.Errorf("record: %w", err)
 		}
+		if c.At.IsZero() {
+			c.At = r.At
+		}
+		r.Commits[i] = c
 	}
+	f.Commits = nil // r is a part of f and keeps it
 	return r, nil
 }
 
@@ -216,37 +253,45 @@ func (v value) get() ([]byte, bool, error) {
 	return nil, false, fmt.Errorf("%w: neither value nor base64", errShape)
 }
 
-// UnmarshalJSON reads one change and refuses kinds that it does not know.
-func (c *Change) UnmarshalJSON(data []byte) error {
-	var f struct {
-		Kind string
-		Key  *string
-		Type string
-		value
-	}
-	if err := json.Unmarshal(data, &f); err != nil {
-		return err
-	}
-	*c = Change{Kind: f.Kind, Type: f.Type}
+// change is a change as it stands in a record.
+type change struct {
+	Kind string
+	Key  *string
+	Type string
+	value
+}
+
+// read refuses kinds that it does not know.
+func (f *change) read() (c Change, err error) {
+	c = Change{Kind: f.Kind, Type: f.Type}
 	if f.Key != nil {
 		c.Key = *f.Key
 	}
-	var err error
 	switch f.Kind {
 	case Put:
 		c.Data, c.Raw, err = f.get()
 	case Event:
 		if c.Data, c.Raw, err = f.get(); f.Type == "" {
-			return fmt.Errorf("%w: an event without a type", errShape)
+			return c, fmt.Errorf("%w: an event without a type", errShape)
 		}
 	case Delete:
 	case "":
-		return fmt.Errorf("%w: a change without a kind", errShape)
+		return c, fmt.Errorf("%w: a change without a kind", errShape)
 	default:
-		return fmt.Errorf("change of kind %q: %w", f.Kind, ErrNewer)
+		return c, fmt.Errorf("change of kind %q: %w", f.Kind, ErrNewer)
 	}
 	if (f.Kind == Put || f.Kind == Delete) && f.Key == nil {
-		return fmt.Errorf("%w: a %s without a key", errShape, f.Kind)
+		return c, fmt.Errorf("%w: a %s without a key", errShape, f.Kind)
+	}
+	return c, err
+}
+
+// UnmarshalJSON reads one change as it stands in a record, and refuses kinds that it does not know.
+func (c *Change) UnmarshalJSON(data []byte) error {
+	var f change
+	err := json.Unmarshal(data, &f)
+	if err == nil {
+		*c, err = f.read()
 	}
 	return err
 }
@@ -254,26 +299,34 @@ func (c *Change) UnmarshalJSON(data []byte) error {
 // MarshalJSON writes the change as it stands in a record.
 func (c Change) MarshalJSON() ([]byte, error) { return appendChange(nil, &c), nil }
 
-// UnmarshalJSON reads a reply as it stands in a record.
-func (r *Reply) UnmarshalJSON(data []byte) error {
-	var f struct {
-		Status int
-		Header map[string][]string
-		Body   json.RawMessage
-		Text   *string
-		Bytes  *[]byte `json:"base64"`
-	}
-	if err := json.Unmarshal(data, &f); err != nil {
-		return err
-	}
-	*r = Reply{Status: f.Status, Header: f.Header, Body: f.Body}
+// reply is a reply as it stands in a record.
+type reply struct {
+	Status int
+	Header map[string][]string
+	Body   json.RawMessage
+	Text   *string
+	Bytes  *[]byte `json:"base64"`
+}
+
+func (f *reply) read() Reply {
+	r := Reply{Status: f.Status, Header: f.Header, Body: f.Body}
 	switch {
 	case f.Text != nil:
 		r.Body, r.Raw = []byte(*f.Text), true
 	case f.Bytes != nil:
 		r.Body, r.Raw = *f.Bytes, true
 	}
-	return nil
+	return r
+}
+
+// UnmarshalJSON reads a reply as it stands in a record.
+func (r *Reply) UnmarshalJSON(data []byte) error {
+	var f reply
+	err := json.Unmarshal(data, &f)
+	if err == nil {
+		*r = f.read()
+	}
+	return err
 }
 
 // MarshalJSON writes the reply as it stands in a record.

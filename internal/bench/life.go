@@ -114,20 +114,23 @@ func wakeCold(b *bench, ctx context.Context, r *Row) error {
 		if _, err := cs.each(ctx, 1, target{subjects: subjects[:first]}); err != nil {
 			return err
 		}
+		reads := runner{system: s, run: func(ctx context.Context, _ time.Duration) (Load, error) {
+			return cs.each(ctx, 1, target{subjects: subjects[first:]})
+		}}
 		var asleep Load
 		err = b.during(ctx, r, "figure", "cpu", s, func() error {
-			asleep, err = cs.each(ctx, 1, target{subjects: subjects[first:]})
+			asleep, err = reads.round(ctx, 0)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		awake, err := cs.each(ctx, 1, target{subjects: subjects[first:]})
+		awake, err := reads.round(ctx, 0)
 		if err != nil {
 			return err
 		}
-		r.Calls = asleep.Calls
-		r.Rounds = append(r.Rounds, Round{Measured: micros(asleep.P99), Yardstick: micros(awake.P99)})
+		r.of([]pair{{asleep, awake}}, p99)
+		r.Note = fmt.Sprintf("median %s µs", Number(math.Round(p50(asleep))))
 		r.Checked, err = c.check(ctx, cs, b.Callers)
 		return err
 	}, "--sync", relaxed, "--partitions", "1")

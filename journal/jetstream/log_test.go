@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 )
 
@@ -178,5 +180,56 @@ func TestSubjectsComeInPages(t *testing.T) {
 	}
 	if slices.Sort(got); !slices.Equal(got, all) {
 		t.Errorf("%v; want %v", got, all)
+	}
+}
+
+// BenchmarkRead reads the 100 records of an object among the 20,000 of its partition: nearly all of it is the server's
+// search. The server holds a block that it has read only as long as no garbage collection comes: cold is the read after one.
+func BenchmarkRead(b *testing.B) {
+	const objects, records = 200, 100
+	s, l, _ := opened(b)
+	subject := func(object int) string { return s.ns.Journal("c", fmt.Sprintf("of-these-%03d", object)) }
+	slots := make(chan struct{}, journal.Window)
+	w, err := l.Writer(func(a journal.Answer) {
+		if a.Outcome != journal.Stored {
+			b.Error(a)
+		}
+		<-slots
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	for i := range objects * records {
+		slots <- struct{}{}
+		m := journal.Message{Subject: subject(i % objects), Header: journal.Header{wire.HeaderFormat: "1", wire.HeaderEpoch: "1 0123456789abcdef"}, Data: make([]byte, 400)}
+		if err := w.Append(journal.Seq(i), journal.NoSubjectCheck, m); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range cap(slots) {
+		slots <- struct{}{}
+	}
+	for _, cold := range []bool{false, true} {
+		b.Run(map[bool]string{false: "warm", true: "cold"}[cold], func(b *testing.B) {
+			b.ReportAllocs()
+			for i := range b.N {
+				if cold {
+					b.StopTimer()
+					runtime.GC()
+					b.StartTimer()
+				}
+				n := 0
+				for _, err := range l.Read(b.Context(), subject(i%objects), 1) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					n++
+				}
+				if n != records {
+					b.Fatalf("%d records of %d", n, records)
+				}
+			}
+		})
 	}
 }

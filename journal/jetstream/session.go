@@ -25,7 +25,7 @@ type Config struct {
 	// Dial opens a connection with these options besides its own. Default: nats.Connect, to nats.DefaultURL or to the
 	// server in this process that is among the options.
 	Dial      func(options ...nats.Option) (*nats.Conn, error)
-	Options   []nats.Option // credentials, TLS, and the like, for both connections
+	Options   []nats.Option // credentials, TLS, and the like, for all connections
 	Namespace wire.Subjects // default "objects"
 	Name      string        // of the connections, for people
 	Log       *slog.Logger  // default: none
@@ -37,6 +37,7 @@ type Session struct {
 	log  *slog.Logger
 	main *nats.Conn // requests, replies and appends
 	meta *nats.Conn // the lease: nothing waits before it
+	read *nats.Conn // direct gets: the server takes nothing else from the connection while it looks for messages
 	gets *directs
 	once sync.Once
 	done chan struct{}
@@ -44,7 +45,7 @@ type Session struct {
 
 var _ journal.Session = (*Session)(nil)
 
-// Dial opens the two connections of a session. Neither connects again by itself.
+// Dial opens the three connections of a session. None connects again by itself.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -61,7 +62,12 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		s.main.Close()
 		return nil, err
 	}
-	s.gets = &directs{nc: s.main}
+	if s.read, err = s.connect(ctx, cfg, "read"); err != nil {
+		s.main.Close()
+		s.meta.Close()
+		return nil, err
+	}
+	s.gets = &directs{nc: s.read}
 	return s, nil
 }
 
@@ -101,10 +107,11 @@ func (s *Session) end() { s.once.Do(func() { close(s.done) }) }
 // Conn is the main connection, for requests and replies.
 func (s *Session) Conn() *nats.Conn { return s.main }
 
-// Meta is the bucket, over the second connection.
+// Meta is the bucket, over a connection of its own.
 func (s *Session) Meta() journal.Meta { return &bucket{api{s.meta}, s.ns.Bucket()} }
 
-// Log is a partition's stream, over the main connection.
+// Log is a partition's stream, over the main connection but for direct gets. Those order nothing: any replica may answer,
+// and who asks says as of which position.
 func (s *Session) Log(p int) journal.Log { return &log{api{s.main}, s.gets, s.ns.Stream(p)} }
 
 // Inbox is the stream of messages to objects, over the main connection.
@@ -116,14 +123,15 @@ func (s *Session) Server() string { return s.main.ConnectedServerId() }
 // PayloadMax is the largest message that the server takes.
 func (s *Session) PayloadMax() int { return int(s.main.MaxPayload()) }
 
-// Done is closed when either connection has ended.
+// Done is closed when one of the connections has ended.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Close ends both connections.
+// Close ends the connections.
 func (s *Session) Close() {
 	s.end()
 	s.main.Close()
 	s.meta.Close()
+	s.read.Close()
 }
 
 // api asks the JetStream API.

@@ -32,7 +32,7 @@ func cut(t *testing.T, name string) {
 
 func TestNoOptionHidesTheEndOfAConnection(t *testing.T) {
 	t.Parallel()
-	for _, use := range []string{"main", "lease"} {
+	for _, use := range []string{"main", "lease", "read"} {
 		t.Run(use, func(t *testing.T) {
 			t.Parallel()
 			name := "cut-" + use
