@@ -3,6 +3,7 @@ package cmd
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/doctor"
+	"github.com/perdure/perdure/internal/natsbus"
 	"github.com/perdure/perdure/internal/wire"
 )
 
@@ -88,4 +91,71 @@ func (a *app) confirm(ctx context.Context, stream string) error {
 		return fmt.Errorf("nothing is accepted: %q is not %q", got, stream)
 	}
 	return nil
+}
+
+func (a *app) acceptInbox() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use:   "accept-inbox",
+		Short: "Accept that the inbox lost messages, after the alarm \"inbox went back\"",
+		Long: `Accept that the inbox came back without messages that were answered: after a power cut with relaxed sync, a restore, or a
+damaged disk. While the alarm stands, calls are served and messages are kept, but those of the partitions that tell of it are
+not applied. Objects know what they answered, so what is there is applied once; messages that were lost before they were
+answered are lost. First see whether a better copy of the stream can be restored.`,
+		Example: "  perdure accept-inbox\n  perdure accept-inbox --yes",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(c.Context(), max(a.nats.timeout, time.Minute))
+			defer cancel()
+			s, _, err := a.open(ctx)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			why, err := a.inboxAlarms(ctx)
+			if err != nil {
+				return err
+			}
+			if why == "" {
+				fmt.Fprintln(a.err, "no partition tells of a loss; there is nothing to accept")
+				return nil
+			}
+			fmt.Fprintln(a.err, why)
+			if !yes {
+				if err := a.confirm(ctx, s.Inbox().Stream()); err != nil {
+					return err
+				}
+			}
+			if _, err := engine.AcceptInbox(ctx, s, why); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.err, "accepted; workers go on within some seconds\n")
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// inboxAlarms are why the workers' partitions do not follow the inbox.
+func (a *app) inboxAlarms(ctx context.Context) (why string, err error) {
+	err = a.withClient(ctx, func(ctx context.Context, to *natsbus.Client) error {
+		raw, err := to.Status(ctx)
+		if err != nil {
+			return err
+		}
+		var s doctor.Report
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return fmt.Errorf("status: %w", err)
+		}
+		var all []string
+		for _, p := range s.Owned {
+			if p.Inbox.Alarm != "" {
+				all = append(all, p.Inbox.Alarm)
+			}
+		}
+		why = strings.Join(all, "\n")
+		return nil
+	})
+	return why, err
 }

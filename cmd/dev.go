@@ -118,6 +118,7 @@ type dev struct {
 	kept    jetstream.Namespace
 	store   *pebblestore.Store
 	metrics *gateway.Metrics
+	posts   *natsbus.Client // for messages to objects
 	worker  *engine.Worker
 }
 
@@ -201,6 +202,12 @@ func (d *dev) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer d.store.Close()
+	posts, err := nats.Connect("", d.server.InProcess(), nats.Name("perdure posts"))
+	if err != nil {
+		return fmt.Errorf("connect to the inbox: %w", err)
+	}
+	defer posts.Close()
+	d.posts = natsbus.NewClient(posts, d.ns)
 	d.metrics = gateway.NewMetrics(Version)
 	if d.worker, err = engine.New(d.config(id)); err != nil {
 		return err
@@ -238,17 +245,23 @@ func (d *dev) config(id string) engine.Config {
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
 			return natsbus.Listen(js.(*jetstream.Session).Conn(), d.ns, p, d.kept.Partitions, d.log, serve)
 		},
+		Post:        d.posts.Post,
 		MayWrite:    func() error { return mayWrite(d.flags.data, d.flags.reserveMin) },
 		Observe:     d.metrics.Observer(),
 		MemoryBytes: int64(d.flags.memoryMB) << 20,
 		Log:         d.log,
 		Version:     Version,
 	}
-	if d.syncer != nil && d.every == 0 {
-		c.Durable = func(stream string, _ journal.Seq, open func()) { d.syncer.Durable(stream, open) }
+	if d.groupSync() {
+		c.Durable = d.durable
 	}
 	return c
 }
+
+// groupSync tells whether this process makes durable what the server has stored.
+func (d *dev) groupSync() bool { return d.syncer != nil && d.every == 0 }
+
+func (d *dev) durable(stream string, _ journal.Seq, open func()) { d.syncer.Durable(stream, open) }
 
 // serve runs worker, admin service and gateway, and ends them in the order in which callers notice least.
 func (d *dev) serve(ctx context.Context, ready func()) error {
@@ -262,6 +275,13 @@ func (d *dev) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer stop()
+	if d.groupSync() {
+		stop, err := natsbus.StorePosts(admin, d.ns, d.durable, func() error { return mayWrite(d.flags.data, d.flags.reserveMin) }, d.log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	front, err := gateway.New(gateway.Config{Transport: engine.NewClient(d.worker), Inspector: d.worker, Ready: d.worker.Ready, Metrics: d.metrics, Log: d.log})
 	if err != nil {
 		return err

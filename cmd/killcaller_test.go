@@ -18,6 +18,7 @@ import (
 	"github.com/perdure/perdure/internal/history"
 	"github.com/perdure/perdure/internal/natsbus"
 	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
 )
 
 // overHTTP carries calls through the gateway, which numbers those without an id.
@@ -47,6 +48,15 @@ type overNATS struct {
 	p  *process
 	mu sync.Mutex
 	nc *nats.Conn
+}
+
+// Post implements engine.Transport.
+func (n *overNATS) Post(ctx context.Context, r engine.Request) (journal.Seq, error) {
+	nc, err := n.connect()
+	if err != nil {
+		return 0, engine.Errorf(engine.Unavailable, "%w", err)
+	}
+	return natsbus.NewClient(nc, wire.DefaultNamespace).Post(ctx, r)
 }
 
 // Do implements engine.Transport.

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,13 +28,13 @@ func (a *app) status() *cobra.Command {
 				if a.json {
 					return a.printJSON(s)
 				}
-				r := a.rows("partition", "epoch", "sequence", "resident", "alarm")
+				r := a.rows("partition", "epoch", "sequence", "resident", "messages waiting", "held", "alarm")
 				for _, p := range s.Owned {
 					epoch := "not owned"
 					if p.Owned {
 						epoch = fmt.Sprint(p.Epoch)
 					}
-					r.add(fmt.Sprint(p.Partition), epoch, fmt.Sprint(p.High), fmt.Sprint(p.Resident), p.Alarm)
+					r.add(fmt.Sprint(p.Partition), epoch, fmt.Sprint(p.High), fmt.Sprint(p.Resident), fmt.Sprint(p.Inbox.Open), fmt.Sprint(p.Inbox.Held), cmp.Or(p.Alarm, p.Inbox.Alarm))
 				}
 				return r.end()
 			})

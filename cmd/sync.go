@@ -25,7 +25,7 @@ func (d *dev) natsDir() string { return filepath.Join(d.flags.data, "nats") }
 // startServer starts the server, which syncs every so often by itself; 0: before each acknowledgement.
 func (d *dev) startServer(every time.Duration) (err error) {
 	d.server, err = embed.Start(embed.Options{Dir: d.natsDir(), Listen: d.flags.natsListen, SyncInterval: every,
-		Namespaces: []wire.Subjects{d.ns}, Logger: d.log})
+		HoldSends: every == serverSyncInterval && d.every == 0, Namespaces: []wire.Subjects{d.ns}, Logger: d.log})
 	return err
 }
 

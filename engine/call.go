@@ -61,6 +61,21 @@ func Read[R, I, O any](c CanRead, to Ref[R], method func(R, View, I) (O, error),
 	return roundTrip[O](c.mayRead, to.Class, to.Name, method, in, opts)
 }
 
+// Post stores a message to a method in the inbox and returns when it is stored: the object applies it once, in the order of
+// its messages, even if no worker runs just now. What comes of it nobody waits for: see `perdure dead` for messages that the
+// object could not answer. Its errors are of type [*Error].
+func Post[R, I, O any](c CanPost, to Ref[R], method func(R, *Ctx, I) (O, error), in I, opts ...SendOption) error {
+	r, err := request(to.Class, to.Name, method, in)
+	if err != nil {
+		return err
+	}
+	for _, o := range opts {
+		o.send(&r)
+	}
+	_, err = c.mayPost(r)
+	return err
+}
+
 // Fetch hands a whole HTTP request to the object's OnHTTP and writes the reply, or the problem: an HTTP server of your
 // own in front of objects. The body may have [BodyBytesMax] bytes.
 func Fetch[R any](e Env, to Ref[R], w http.ResponseWriter, r *http.Request) {
@@ -85,8 +100,16 @@ func Fetch[R any](e Env, to Ref[R], w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(reply.Body) // the client may be gone
 }
 
-// CallOption is given behind the argument of [Call] and [Read].
-type CallOption interface{ call(*Request) }
+// CanPost is what [Post] goes through: an [Env]. A Ctx is none: what a turn sends is to be part of its commit.
+type CanPost interface {
+	mayPost(Request) (journal.Seq, error)
+}
+
+// CallOption is given behind the argument of [Call] and [Read], SendOption behind that of [Post].
+type (
+	CallOption interface{ call(*Request) }
+	SendOption interface{ send(*Request) }
+)
 
 type (
 	// RequestID is the caller's own id: a repeat of the same request gets the recorded reply, another request under
@@ -97,6 +120,7 @@ type (
 )
 
 func (o RequestID) call(r *Request) { r.ID = string(o) }
+func (o RequestID) send(r *Request) { r.ID = string(o) }
 func (o Limit) call(r *Request)     { r.Limit = time.Duration(o) }
 
 // Request is a request in bytes, as it crosses a wire.
@@ -145,6 +169,9 @@ type Reply struct {
 type Transport interface {
 	// Do returns the reply, or an [*Error]. It does not repeat; a [Client] does.
 	Do(ctx context.Context, r Request) (Reply, error)
+	// Post stores a request in the inbox and returns its position there when it is stored, or an [*Error]. It does not
+	// repeat; a [Client] does.
+	Post(ctx context.Context, r Request) (journal.Seq, error)
 }
 
 // Env is a context from which objects can be reached, outside any turn.
@@ -156,8 +183,9 @@ type Env struct {
 // Via joins a context and a transport; usually through [Client.With].
 func Via(ctx context.Context, t Transport) Env { return Env{ctx, t} }
 
-func (e Env) mayCall(r Request) (Reply, error) { return e.transport.Do(e, r) }
-func (e Env) mayRead(r Request) (Reply, error) { r.Read = true; return e.transport.Do(e, r) }
+func (e Env) mayCall(r Request) (Reply, error)       { return e.transport.Do(e, r) }
+func (e Env) mayPost(r Request) (journal.Seq, error) { return e.transport.Post(e, r) }
+func (e Env) mayRead(r Request) (Reply, error)       { r.Read = true; return e.transport.Do(e, r) }
 
 func roundTrip[O any](do func(Request) (Reply, error), class, name string, method, in any, opts []CallOption) (out O, err error) {
 	r, err := request(class, name, method, in)

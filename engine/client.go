@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/perdure/perdure/journal"
 )
 
 // Client makes a transport safe to repeat: it numbers its requests, repeats those whose outcome is not known or that
@@ -51,12 +53,32 @@ func NewClient(t Transport) *Client {
 	return c
 }
 
-// With joins a context and the client, for [Call] and [Read].
+// With joins a context and the client, for [Call], [Read] and [Post].
 func (c *Client) With(ctx context.Context) Env { return Via(ctx, c) }
 
 // Do sends a request and waits for its reply, repeating it as often as it must. Its errors are of type [*Error]. When
 // ctx ends first, the request counts as abandoned.
-func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
+func (c *Client) Do(ctx context.Context, r Request) (reply Reply, err error) {
+	err = c.repeat(ctx, r, "", func(ctx context.Context, r Request) (err error) {
+		reply, err = c.t.Do(ctx, r)
+		return err
+	})
+	return reply, err
+}
+
+// Post stores a message to an object and returns its position in the inbox, repeating as often as it must: it is applied
+// once, however often it is stored.
+func (c *Client) Post(ctx context.Context, r Request) (seq journal.Seq, err error) {
+	err = c.repeat(ctx, r, "inbox ", func(ctx context.Context, r Request) (err error) {
+		seq, err = c.t.Post(ctx, r)
+		return err
+	})
+	return seq, err
+}
+
+// repeat tries a request under one number until its outcome is known, or its deadline has come. What is tried goes into the
+// object's mailbox or, by way of the inbox, into another series of numbers.
+func (c *Client) repeat(ctx context.Context, r Request, series string, once func(context.Context, Request) error) error {
 	limit := cmp.Or(r.Limit, DefaultDeadline)
 	if d, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(d))
@@ -67,43 +89,43 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Deadline.Sub(c.now()))
 	defer cancel()
 	if r.ID == "" {
-		object := r.Class + "/" + r.Name
+		object := series + r.Class + "/" + r.Name
 		var err error
 		if r.Session, err = c.number(ctx, object, r.Deadline); err != nil {
-			return Reply{}, Errorf(Timeout, "%d requests of this client to %s are not settled yet: %w", outstandingMax, object, err)
+			return Errorf(Timeout, "%d requests of this client to %s are not settled yet: %w", outstandingMax, object, err)
 		}
 		defer c.settle(object, r.Session.N)
 	}
 	var unknown error // the first try whose outcome is
 	for wait, answer := retryFirst, c.answer; ; wait, answer = min(2*wait, retryLast), 2*answer {
-		reply, err := c.try(ctx, r, answer)
+		err := try(ctx, answer, r, once)
 		e, failed := errors.AsType[*Error](err)
 		switch {
 		case !failed:
-			return reply, err
+			return err
 		case e.Code == UnknownOutcome && unknown == nil:
 			unknown = err
 		case unknown != nil && !e.Remote && (e.Code == Unavailable || e.Code == Overloaded || e.Code == Limited || e.Code == Timeout):
 			err = unknown // this try did nothing; an earlier one may have
 		}
 		if !e.Retryable() || ctx.Err() != nil {
-			return reply, err
+			return err
 		}
 		if sleep(ctx, jitter(max(wait, min(e.RetryAfter, retryLast)), r.requestID(), c.now().UnixNano())) != nil {
-			return reply, err
+			return err
 		}
 	}
 }
 
 // try sends a request once. A message or its answer may get lost and nobody tells, so it waits only so long; the next try
 // waits twice as long, since the object may be slow as well.
-func (c *Client) try(ctx context.Context, r Request, answer time.Duration) (Reply, error) {
+func try(ctx context.Context, answer time.Duration, r Request, once func(context.Context, Request) error) error {
 	if answer > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, answer)
 		defer cancel()
 	}
-	return c.t.Do(ctx, r)
+	return once(ctx, r)
 }
 
 const (

@@ -7,10 +7,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/perdure/perdure/journal"
 )
 
 // scripted is a transport that fails with one error after the other, then with the last for ever.
 type scripted struct {
+	noPost
 	n    atomic.Int64
 	errs []error
 }
@@ -35,6 +38,7 @@ func TestAClientRemembersThatATryHadAnUnknownOutcome(t *testing.T) {
 // lossy is a transport that loses the first requests, as a server does whose worker's connection broke. One that is lost
 // is waited for until its context ends.
 type lossy struct {
+	noPost
 	lost    int
 	numbers []SessionNumber
 }
@@ -66,4 +70,11 @@ func TestARequestThatIsLostIsRepeatedBeforeItsDeadline(t *testing.T) {
 			t.Errorf("sent as %+v", l.numbers)
 		}
 	})
+}
+
+// noPost is the part of a transport that is not asked for.
+type noPost struct{}
+
+func (noPost) Post(context.Context, Request) (journal.Seq, error) {
+	return 0, Errorf(Unavailable, "no inbox")
 }

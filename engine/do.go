@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
 )
 
 // Limits of a request.
@@ -40,6 +41,14 @@ func (w *Worker) Do(ctx context.Context, r Request) (Reply, error) {
 		return Reply{}, &Error{Code: UnknownOutcome, Detail: "the caller stopped waiting", Object: r.Class + "/" + r.Name,
 			RequestID: r.requestID(), cause: context.Cause(ctx)}
 	}
+}
+
+// Post stores a message to an object in the inbox, as [Config.Post] does. It does not repeat.
+func (w *Worker) Post(ctx context.Context, r Request) (journal.Seq, error) {
+	if w.cfg.Post == nil {
+		return 0, Errorf(Unavailable, "this worker has no way to the inbox")
+	}
+	return w.cfg.Post(ctx, r)
 }
 
 // submit checks a request and puts it into its object's mailbox. reply is called once, from any goroutine.

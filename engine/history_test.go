@@ -68,6 +68,7 @@ func TestHistoriesAreThoseOfOneObject(t *testing.T) {
 
 // episode is one short history.
 type episode struct {
+	noPost
 	t       *testing.T
 	w       *world
 	h       histories.History

@@ -403,11 +403,15 @@ func (in *inbox) tryHeld() {
 			case in.trying <- struct{}{}:
 				h.trying = true
 				seen := h.seen
-				in.ep.w.running.Go(func() { in.try(h, seen); <-in.trying })
-				continue
+				in.ep.w.running.Go(func() {
+					in.try(h, seen)
+					in.mu.Lock()
+					defer in.mu.Unlock()
+					<-in.trying
+					in.ease()
+				})
 			default: // it is its turn when another one ends
 			}
-			next = 0
 		}
 		if next > 0 {
 			next = max(next-in.ep.w.awake(), time.Millisecond)

@@ -29,6 +29,8 @@ type Inspector interface {
 	// order of their escaped names, and the cursor to go on from, empty at the end. Until all names are known it is
 	// Unavailable.
 	Objects(ctx context.Context, class, prefix, cursor string, limit int) (list []ObjectInfo, next string, err error)
+	// Sent is what became of the message to an object that is at a position of the inbox. It reads the object's journal.
+	Sent(ctx context.Context, class, name string, seq journal.Seq) (SentState, error)
 	// Classes are the classes that are served, by name.
 	Classes(ctx context.Context) ([]ClassInfo, error)
 }
@@ -74,6 +76,7 @@ type JournalEntry struct {
 	At      time.Time        `json:"at"`
 	Epoch   uint64           `json:"epoch,omitempty"`
 	Source  string           `json:"source,omitempty"`
+	Inbox   *journal.Sent    `json:"inbox,omitempty"` // the message that it answers
 	Method  string           `json:"method,omitempty"`
 	ID      string           `json:"id,omitempty"`
 	Caller  Caller           `json:"caller,omitzero"`

@@ -157,7 +157,7 @@ func (s *sim) lookAt(name, method string) (*simRequest, journal.Version) {
 	s.mu.Unlock()
 	body, _ := json.Marshal(r.in) // its fields always encode
 	out := Request{Class: "thing", Name: name, Method: method, Body: body, Deadline: time.Now().Add(10 * time.Minute)}
-	go s.called(r, func() (Reply, error) { return simRouter{s}.Do(s.ctx, out) })
+	go s.called(r, func() (Reply, error) { return simRouter{s: s}.Do(s.ctx, out) })
 	s.rest()
 	s.say("call: %s", r)
 	for end := time.Now().Add(simLiveness + s.ackTimeout); !r.done && time.Now().Before(end) && s.failure.Load() == nil; {

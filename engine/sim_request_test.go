@@ -95,7 +95,7 @@ func (s *sim) call(a uint32) *simRequest {
 	case 1:
 		r.how = "no id"
 		out.Deadline = s.clients[0].now().Add(DefaultDeadline)
-		go s.called(r, func() (Reply, error) { return simRouter{s}.Do(s.ctx, out) })
+		go s.called(r, func() (Reply, error) { return simRouter{s: s}.Do(s.ctx, out) })
 		return r
 	default:
 		r.how = "numbered"
@@ -112,7 +112,10 @@ func (s *sim) called(r *simRequest, do func() (Reply, error)) {
 }
 
 // simRouter carries requests to workers: each sending waits for the driver.
-type simRouter struct{ s *sim }
+type simRouter struct {
+	s *sim
+	noPost
+}
 
 func (t simRouter) Do(ctx context.Context, r Request) (Reply, error) {
 	var in ask

@@ -133,7 +133,7 @@ func newSim(p profile) *sim {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for range 2 {
-		s.clients = append(s.clients, NewClient(simRouter{s}))
+		s.clients = append(s.clients, NewClient(simRouter{s: s}))
 	}
 	return s
 }

@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // transport is a fake: what it was asked last, and what it answers.
 type transport struct {
+	noPost
 	do func(context.Context, engine.Request) (engine.Reply, error)
 
 	mu    sync.Mutex
@@ -55,6 +56,7 @@ func answers(reply engine.Reply, err error) *transport {
 
 // inspector is a fake whose answers are functions; those that are nil must not be asked.
 type inspector struct {
+	sent    func(class, name string, seq journal.Seq) (engine.SentState, error)
 	state   func(class, name string) (engine.ObjectState, error)
 	journal func(from journal.Seq, limit int) ([]engine.JournalEntry, journal.Seq, error)
 	objects func(class, prefix, cursor string, limit int) ([]engine.ObjectInfo, string, error)
@@ -63,6 +65,10 @@ type inspector struct {
 
 func (f inspector) State(_ context.Context, class, name string) (engine.ObjectState, error) {
 	return f.state(class, name)
+}
+
+func (f inspector) Sent(_ context.Context, class, name string, seq journal.Seq) (engine.SentState, error) {
+	return f.sent(class, name, seq)
 }
 
 func (f inspector) Journal(_ context.Context, _, _ string, from journal.Seq, limit int) ([]engine.JournalEntry, journal.Seq, error) {
@@ -415,8 +421,15 @@ func BenchmarkTestHarness(b *testing.B) {
 	}
 }
 
-type discard struct{}
+type discard struct{ noPost }
 
 func (discard) Do(context.Context, engine.Request) (engine.Reply, error) {
 	return engine.Reply{Status: 200, Body: []byte(`{"count":3}`), Version: 3}, nil
+}
+
+// noPost is the part of a transport that is not asked for.
+type noPost struct{}
+
+func (noPost) Post(context.Context, engine.Request) (journal.Seq, error) {
+	return 0, engine.Errorf(engine.Unavailable, "no inbox")
 }

@@ -24,6 +24,8 @@ type route struct {
 // routes are tried in this order: the classes, which cannot have the names of the others, come last.
 var routes = withSegments(
 	route{path: "/v1/objects/{class}/{name}/call/{method}", method: "POST", serve: (*Gateway).call},
+	route{path: "/v1/objects/{class}/{name}/send/{method}", method: "POST", serve: (*Gateway).send},
+	route{path: "/v1/objects/{class}/{name}/send/{seq}", method: "GET", serve: (*Gateway).sent},
 	route{path: "/v1/objects/{class}/{name}/state", method: "GET", serve: (*Gateway).state},
 	route{path: "/v1/objects/{class}/{name}/journal", method: "GET", query: []string{"from", "limit"}, serve: (*Gateway).journal},
 	route{path: "/v1/objects/{class}", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
@@ -55,6 +57,7 @@ var allPaths = func() string {
 type target struct {
 	route               *route
 	class, name, method string
+	seq                 string // of a message
 	query               url.Values
 	id                  string // the caller's own
 }
@@ -116,6 +119,8 @@ func (r *route) target(segments []string) (target, error) {
 			t.name = value
 		case "{method}":
 			t.method = value
+		case "{seq}":
+			t.seq = value
 		}
 	}
 	return t, nil

@@ -84,6 +84,14 @@ func (d DeadLetter) Encode() []byte {
 	return b
 }
 
+// DecodeDeadLetter reads a dead letter.
+func DecodeDeadLetter(data []byte) (d DeadLetter, err error) {
+	if err := json.Unmarshal(data, &d); err != nil {
+		return d, fmt.Errorf("dead letter: %w", err)
+	}
+	return d, nil
+}
+
 // MessageHash tells a message of the inbox from another one at its position.
 func MessageHash(m Message) Hash { return HashOf([]byte(m.Subject+"\x00"), m.Data) }
 

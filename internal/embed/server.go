@@ -42,6 +42,10 @@ type Options struct {
 	// Namespaces are those whose public calls the server maps to their slots. Default: [wire.DefaultNamespace].
 	Namespaces []wire.Subjects
 
+	// HoldSends maps public sends to slots too, for a process that syncs the log itself: it receives what is sent, stores it,
+	// and acknowledges when it is on disk. Otherwise the inbox captures them.
+	HoldSends bool
+
 	// Name is the server's name. Default: perdure.
 	Name string
 
@@ -124,9 +128,15 @@ func run(opts *server.Options, o Options) (*Server, error) {
 	ns.SetLoggerV2(log, false, false, false)
 	// Before the server listens, so that no call can slip through unmapped.
 	for _, namespace := range o.Namespaces {
-		from, to := namespace.Mapping()
-		if err := ns.GlobalAccount().AddMapping(from, to); err != nil {
-			return nil, fmt.Errorf("map %s to %s: %w", from, to, err)
+		mappings := []func() (from, to string){namespace.Mapping}
+		if o.HoldSends {
+			mappings = append(mappings, namespace.SendMapping)
+		}
+		for _, mapping := range mappings {
+			from, to := mapping()
+			if err := ns.GlobalAccount().AddMapping(from, to); err != nil {
+				return nil, fmt.Errorf("map %s to %s: %w", from, to, err)
+			}
 		}
 	}
 	ns.Start() // returns when the server is ready, or has told the logger why it is not

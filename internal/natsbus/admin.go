@@ -23,7 +23,7 @@ const (
 	questionsMax    = 16 // at once
 )
 
-// ServeAdmin answers questions about objects in JSON, on <ns>.admin.state, journal, objects, classes and status. Each is
+// ServeAdmin answers questions about objects in JSON, on <ns>.admin.state, journal, sent, objects, classes and status. Each is
 // answered in a goroutine of its own, at most 16 at once and each for at most 10 s; one more is Overloaded. An answer is
 // at most what the server carries: of a journal there are fewer entries then, others are TooLarge. What is published
 // without a reply subject is no question.
@@ -43,6 +43,7 @@ func ServeAdmin(nc *nats.Conn, ns wire.Subjects, w engine.Inspector, status func
 	for what, answer := range map[string]func(context.Context, question) (any, error){
 		"state":   a.state,
 		"journal": a.journal,
+		"sent":    a.sent,
 		"objects": a.objects,
 		"classes": a.classes,
 		"status":  func(context.Context, question) (any, error) { return status(), nil },
@@ -138,7 +139,7 @@ func parseQuestion(body []byte) (q question, err error) {
 		}
 	}
 	if err != nil {
-		return q, engine.Errorf(engine.Invalid, "question: %w; want JSON with some of class, name, from, limit, prefix, cursor", err)
+		return q, engine.Errorf(engine.Invalid, "question: %w; want JSON with some of class, name, seq, from, limit, prefix, cursor", err)
 	}
 	return q, nil
 }
@@ -156,6 +157,10 @@ func tooLarge(have, most int, q question) error {
 
 func (a *admin) state(ctx context.Context, q question) (any, error) {
 	return a.of.State(ctx, q.Class, q.Name)
+}
+
+func (a *admin) sent(ctx context.Context, q question) (any, error) {
+	return a.of.Sent(ctx, q.Class, q.Name, q.Seq)
 }
 
 func (a *admin) objects(ctx context.Context, q question) (any, error) {

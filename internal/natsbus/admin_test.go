@@ -121,7 +121,7 @@ func TestQuestionIsPlainJSON(t *testing.T) {
 		{"objects", ``, `{"objects":null}`},
 		{"objects", ` {"class":"counter"} `, `{"objects":null}`},
 		{"journal", `{"class":"counter","name":"a","from":3,"limit":5}`, `{"entries":[]}`},
-		{"objects", `{"klass":"counter"}`, `unknown field "klass"; want JSON with some of class, name, from, limit, prefix, cursor`},
+		{"objects", `{"klass":"counter"}`, `unknown field "klass"; want JSON with some of class, name, seq, from, limit, prefix, cursor`},
 		{"objects", `{"limit":"5"}`, "want JSON with some of"},
 		{"objects", `{} {}`, "there is more behind it"},
 		{"objects", `[`, "want JSON with some of"},

@@ -16,6 +16,7 @@ type question struct {
 	Class  string      `json:"class,omitempty"`
 	Name   string      `json:"name,omitempty"`
 	From   journal.Seq `json:"from,omitempty"`
+	Seq    journal.Seq `json:"seq,omitempty"`
 	Limit  int         `json:"limit,omitempty"`
 	Prefix string      `json:"prefix,omitempty"`
 	Cursor string      `json:"cursor,omitempty"`
@@ -48,6 +49,11 @@ func (c *Client) Journal(ctx context.Context, class, name string, from journal.S
 		Next    journal.Seq
 	}](ctx, c, "journal", question{Class: class, Name: name, From: from, Limit: limit})
 	return a.Entries, a.Next, err
+}
+
+// Sent implements engine.Inspector.
+func (c *Client) Sent(ctx context.Context, class, name string, seq journal.Seq) (engine.SentState, error) {
+	return ask[engine.SentState](ctx, c, "sent", question{Class: class, Name: name, Seq: seq})
 }
 
 // Objects implements engine.Inspector.

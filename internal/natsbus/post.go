@@ -1,0 +1,206 @@
+package natsbus
+
+import (
+	"errors"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// stored is what is answered to whoever publishes to a stream.
+type stored struct {
+	Stream string `json:"stream"`
+	Seq    uint64 `json:"seq"`
+	Error  *struct {
+		Code        int    `json:"code"`
+		ErrCode     int    `json:"err_code"`
+		Description string `json:"description"`
+	} `json:"error"`
+}
+
+// Codes of the server's that mean something here.
+const (
+	codeTooLarge = 10054 // message size exceeds maximum allowed
+	codeNoSpace  = 10023 // insufficient resources
+	codeStopped  = 10077 // the stream took no more for lack of space
+)
+
+// Post implements engine.Transport: it publishes the request as a message to its object and waits until the inbox has it.
+func (c *Client) Post(ctx context.Context, r engine.Request) (journal.Seq, error) {
+	m, err := c.encode(&r)
+	if err != nil {
+		return 0, refusal(&r, err)
+	}
+	m.Subject = c.ns.Send(r.Class, wire.Escape(r.Name), r.Method)
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+	defer cancel()
+	answer, err := c.nc.RequestMsgWithContext(ctx, m)
+	if err != nil {
+		return 0, refusal(&r, undelivered(err, engine.UnknownOutcome))
+	}
+	seq, err := c.parseStored(answer.Data)
+	if err != nil {
+		return 0, refusal(&r, err)
+	}
+	return seq, nil
+}
+
+// postTimeout is how long one try waits: a message or its answer may get lost, and nobody tells.
+const postTimeout = 5 * time.Second
+
+func (c *Client) parseStored(data []byte) (journal.Seq, error) {
+	var a stored
+	if err := json.Unmarshal(data, &a); err != nil {
+		return 0, engine.Errorf(engine.UnknownOutcome, "the inbox answers %.100q: %w", data, err)
+	}
+	e := a.Error
+	switch {
+	case e == nil && a.Stream != c.ns.Inbox():
+		return 0, engine.Errorf(engine.Internal, "the message was stored by stream %q, which is not the inbox", a.Stream)
+	case e == nil:
+		return journal.Seq(a.Seq), nil
+	case e.ErrCode == codeTooLarge:
+		return 0, engine.Errorf(engine.TooLarge, "the inbox does not take a message of this size: %s", e.Description)
+	case e.ErrCode == codeNoSpace || e.ErrCode == codeStopped:
+		return 0, engine.Errorf(engine.Full, "the inbox has no room: %s", e.Description).RetryIn(10 * time.Second)
+	case e.Code >= 500:
+		return 0, engine.Errorf(engine.Unavailable, "the inbox: %s", e.Description)
+	}
+	return 0, engine.Errorf(engine.Invalid, "the inbox: %s", e.Description)
+}
+
+// StorePosts receives what is published as messages to objects, stores it in the inbox, and acknowledges when durable says so:
+// for a server whose process syncs its files itself, and maps public sends to slots. The acknowledgement is the inbox's own, so
+// that a publisher sees no difference. durable runs open when all that a stream has up to a position is on disk; mayStore, asked
+// for each message, refuses it with an error.
+func StorePosts(nc *nats.Conn, ns wire.Subjects, durable func(stream string, seq journal.Seq, open func()), mayStore func() error, log *slog.Logger) (stop func(), err error) {
+	p := &poster{nc: nc, ns: ns, durable: durable, mayStore: mayStore, log: log, prefix: nats.NewInbox() + ".", waiting: map[uint64]waiting{}}
+	acks, err := nc.Subscribe(p.prefix+"*", p.acknowledged)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
+	}
+	posts, err := nc.QueueSubscribe(ns.SlottedSends(), queueGroup, p.take)
+	for _, s := range []*nats.Subscription{acks, posts} {
+		if err == nil {
+			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+		}
+	}
+	err = errors.Join(err, nc.Flush())
+	stop = func() {
+		_ = posts.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
+		_ = acks.Unsubscribe()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", ns.SlottedSends(), err)
+	}
+	return stop, nil
+}
+
+type poster struct {
+	nc       *nats.Conn
+	ns       wire.Subjects
+	durable  func(stream string, seq journal.Seq, open func())
+	mayStore func() error
+	log      *slog.Logger
+	prefix   string
+
+	mu      sync.Mutex
+	n       uint64
+	waiting map[uint64]waiting
+}
+
+// waiting is a publisher that waits for its acknowledgement.
+type waiting struct {
+	reply string
+	since time.Time
+}
+
+// waitingMax bounds the publishers that wait; those whose acknowledgement got lost are forgotten then.
+const (
+	waitingMax = 1 << 16
+	waitingFor = 30 * time.Second
+)
+
+// take stores one message. It is called for one at a time, so they are stored in the order in which they came.
+func (p *poster) take(m *nats.Msg) {
+	slot, rest, _ := strings.Cut(strings.TrimPrefix(m.Subject, string(p.ns)+".part."), ".send.")
+	if err := p.mayStore(); err != nil {
+		p.refuse(m.Reply, 503, codeNoSpace, err.Error())
+		return
+	}
+	msg := &nats.Msg{Subject: string(p.ns) + ".inbox." + slot + "." + rest, Header: m.Header, Data: m.Data}
+	if m.Reply != "" {
+		n, ok := p.wait(m.Reply)
+		if !ok {
+			p.refuse(m.Reply, 503, codeNoSpace, "too many publishers wait for their acknowledgement")
+			return
+		}
+		msg.Reply = p.prefix + strconv.FormatUint(n, 10)
+	}
+	if err := p.nc.PublishMsg(msg); err != nil {
+		p.log.Warn("message not passed on to the inbox", "subject", msg.Subject, "err", err)
+	}
+}
+
+func (p *poster) wait(reply string) (n uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if len(p.waiting) >= waitingMax {
+		for n, w := range p.waiting {
+			if now.Sub(w.since) > waitingFor {
+				delete(p.waiting, n)
+			}
+		}
+	}
+	if len(p.waiting) >= waitingMax {
+		return 0, false
+	}
+	p.n++
+	p.waiting[p.n] = waiting{reply, now}
+	return p.n, true
+}
+
+// acknowledged passes an acknowledgement on when what it says is on disk; a refusal at once.
+func (p *poster) acknowledged(m *nats.Msg) {
+	n, _ := strconv.ParseUint(strings.TrimPrefix(m.Subject, p.prefix), 10, 64) // it has none other
+	p.mu.Lock()
+	w, ok := p.waiting[n]
+	delete(p.waiting, n)
+	p.mu.Unlock()
+	if !ok {
+		return
+	}
+	var a stored
+	if err := json.Unmarshal(m.Data, &a); err != nil || a.Error != nil || a.Stream != p.ns.Inbox() {
+		p.answer(w.reply, m)
+		return
+	}
+	p.durable(a.Stream, journal.Seq(a.Seq), func() { p.answer(w.reply, m) })
+}
+
+func (p *poster) answer(reply string, m *nats.Msg) {
+	if err := p.nc.PublishMsg(&nats.Msg{Subject: reply, Header: m.Header, Data: m.Data}); err != nil {
+		p.log.Warn("acknowledgement not sent", "to", reply, "err", err)
+	}
+}
+
+// refuse answers as the inbox would.
+func (p *poster) refuse(reply string, code, errCode int, why string) {
+	if reply == "" {
+		return
+	}
+	data, _ := json.Marshal(map[string]any{"stream": p.ns.Inbox(), "error": map[string]any{"code": code, "err_code": errCode, "description": why}}) // strings and numbers
+	p.answer(reply, &nats.Msg{Data: data})
+}
