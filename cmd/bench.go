@@ -25,7 +25,7 @@ type benchFlags struct {
 
 // Flags that have a meaning for the table only, or only without it.
 var (
-	ofTheTable  = []string{"only", "http-callers", "restart-objects", "profile"}
+	ofTheTable  = []string{"only", "http-callers", "restart-objects", "partitions", "profile"}
 	ofOneMethod = []string{"prefix", "stream", "server", "context"}
 )
 
@@ -66,6 +66,7 @@ removed at the end.`,
 	flags.IntVar(&f.HTTPCallers, "http-callers", 64, "callers over HTTP, each with a connection")
 	flags.IntVar(&f.Objects, "objects", 10_000, "objects, where there are many")
 	flags.IntVar(&f.Restart, "restart-objects", 100_000, "objects before the restart")
+	flags.IntVar(&f.Partitions, "partitions", 0, "streams of each system; default: as many as dev makes")
 	flags.StringVar(&f.Profile, "profile", "", "folder for profiles of the system under each figure and yardstick")
 	flags.StringVar(&f.prefix, "prefix", "bench-", "of the objects' names")
 	flags.BoolVar(&f.stream, "stream", false, "also measure the log alone, on streams of its own")
@@ -86,6 +87,8 @@ func (f *benchFlags) check(c *cobra.Command, args []string) error {
 	switch i := slices.IndexFunc(wrong, c.Flags().Changed); {
 	case i >= 0:
 		return usage(c, "--%s %s", wrong[i], why)
+	case f.Partitions < 0 || f.Partitions > wire.Slots:
+		return usage(c, "--partitions is %d; want 1 to %d", f.Partitions, wire.Slots)
 	case f.For < time.Millisecond:
 		return usage(c, "--for is %v; want at least 1ms", f.For)
 	case len(args) == 1:

@@ -186,6 +186,7 @@ func TestBenchSaysWhatIsWrong(t *testing.T) {
 	}{
 		{[]string{"--only", "nonsense"}, exitFailed, "there are: hot-relaxed"},
 		{[]string{"--rounds", "0"}, exitUsage, "--rounds is 0"},
+		{[]string{"--partitions", "257"}, exitUsage, "--partitions is 257"},
 		{[]string{"--for", "1us"}, exitUsage, "--for is 1µs"},
 		{[]string{"counter"}, exitUsage, "want CLASS METHOD"},
 		{[]string{"coun.ter", "increment"}, exitUsage, "coun.ter"},

@@ -82,7 +82,7 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// newDev prepares a `perdure dev` with ports of its own; start starts it.
+// newDev prepares a `perdure dev` with ports of its own, and several partitions if args do not say how many; start starts it.
 func newDev(t testing.TB, args ...string) *process {
 	t.Helper()
 	path, err := binary()
@@ -90,7 +90,7 @@ func newDev(t testing.TB, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{t: t, path: path, dir: filepath.Join(t.TempDir(), "data"), http: freePort(t), nats: freePort(t)}
-	p.args = append([]string{"dev", "--data", p.dir, "--listen", p.http, "--nats-listen", p.nats}, args...)
+	p.args = append([]string{"dev", "--data", p.dir, "--listen", p.http, "--nats-listen", p.nats, "--partitions", "4"}, args...)
 	t.Cleanup(p.kill)
 	return p
 }

@@ -24,6 +24,11 @@ import (
 // overHTTP carries calls through the gateway, which numbers those without an id.
 type overHTTP struct{ p *process }
 
+// Post implements engine.Transport.
+func (h overHTTP) Post(context.Context, engine.Request) (journal.Seq, error) {
+	return 0, engine.Errorf(engine.Unavailable, "it calls only")
+}
+
 // Do implements engine.Transport.
 func (h overHTTP) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
 	var header []string

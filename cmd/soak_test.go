@@ -153,7 +153,7 @@ func (s *soak) start() {
 	t := s.t
 	counters, tallies := counter.Counters, tally.Tallies
 	counters.Limits.Idle, tallies.Limits.Idle = time.Second, time.Second
-	d := &dev{flags: devFlags{data: filepath.Join(t.TempDir(), "data"), memoryMB: s.memoryMB, sync: "always", natsListen: "127.0.0.1:0"},
+	d := &dev{flags: devFlags{data: filepath.Join(t.TempDir(), "data"), memoryMB: s.memoryMB, sync: "always", partitions: 4, natsListen: "127.0.0.1:0"},
 		ns: wire.DefaultNamespace, classes: []engine.AnyClass{counters, tallies}, log: slog.New(slog.DiscardHandler), failed: make(chan error, 1)}
 	s.d = d
 	must(t, d.startServer(serverSyncInterval))

@@ -73,7 +73,7 @@ func New(c Config) (*Gateway, error) {
 // ServeHTTP implements [http.Handler].
 func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: rw, timeout: g.ClientTimeout}
-	t, err := parse(r.URL.EscapedPath())
+	t, err := parse(r.Method, r.URL.EscapedPath())
 	defer func() { g.Metrics.served(t.label(), w.outcome(r.Context())) }()
 	if r.ContentLength != 0 {
 		w.expectBody()

@@ -70,16 +70,27 @@ func (t *target) label() string {
 	return t.route.path
 }
 
-// parse finds what an escaped path is for. It is not http.ServeMux because that answers paths with empty or dotted
+// parse finds what an escaped path is for, with a method: of routes of one form the first that takes it, else the first. It is not http.ServeMux because that answers paths with empty or dotted
 // segments, which names may be, with a redirect.
-func parse(path string) (target, error) {
+func parse(method, path string) (target, error) {
 	segments := strings.Split(path, "/")
+	var found *route
 	for i := range routes {
-		if r := &routes[i]; r.fits(segments) {
+		r := &routes[i]
+		if !r.fits(segments) {
+			continue
+		}
+		if r.allows(method) {
 			return r.target(segments)
 		}
+		if found == nil {
+			found = r
+		}
 	}
-	return target{}, noPath("there is nothing at this path")
+	if found == nil {
+		return target{}, noPath("there is nothing at this path")
+	}
+	return found.target(segments)
 }
 
 func noPath(why string) error {

@@ -48,7 +48,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		parsed, err := parse(s) // paths that no server lets through, too
+		parsed, err := parse("GET", s) // paths that no server lets through, too
 		if err == nil && (parsed.route == nil || parsed.class == "" && strings.Contains(parsed.route.path, "{class}") ||
 			parsed.name == "" && strings.Contains(parsed.route.path, "{name}")) {
 			t.Errorf("parse(%q) = %+v", s, parsed)
@@ -61,7 +61,7 @@ func FuzzParse(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := parse(u.EscapedPath()); err != nil || got.name != s || got.class != "counter" {
+			if got, err := parse("GET", u.EscapedPath()); err != nil || got.name != s || got.class != "counter" {
 				t.Errorf("%s: got %q/%q, %v", path, got.class, got.name, err)
 			}
 		}

@@ -7,11 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Options say what to measure. All but Only, Profile and Progress are required.
+// Options say what to measure. All but Only, Partitions, Profile and Progress are required.
 type Options struct {
 	Program     string        // the binary to run as the system: one whose `dev` takes --yardsticks
 	Only        []string      // rows whose name has one of these in it; empty: all but the large ones
@@ -22,6 +23,7 @@ type Options struct {
 	Connections int           // of the callers over NATS together
 	Objects     int           // where a row has many
 	Restart     int           // objects before the restart
+	Partitions  int           // of each system; 0 is what `dev` makes by itself
 	Profile     string        // a folder for profiles of the system under each figure
 	Progress    func(row string)
 }
@@ -99,7 +101,7 @@ func (b *bench) system(ctx context.Context, sync string) (*process, *callers, er
 	s := b.shared[sync]
 	if s == nil {
 		var err error
-		if s, err = newProcess(b.Program, filepath.Join(b.dir, sync), "--sync", sync); err != nil {
+		if s, err = b.process(sync, "--sync", sync); err != nil {
 			return nil, nil, err
 		}
 		if err := s.begin(ctx); err != nil {
@@ -109,6 +111,11 @@ func (b *bench) system(ctx context.Context, sync string) (*process, *callers, er
 	}
 	cs, err := b.callers(s)
 	return s, cs, err
+}
+
+// process prepares a system with a folder of that name.
+func (b *bench) process(name string, args ...string) (*process, error) {
+	return newProcess(b.Program, filepath.Join(b.dir, name), append(args, "--partitions", strconv.Itoa(b.Partitions))...)
 }
 
 // callers are those over NATS, made once for each life of the process.
@@ -134,7 +141,7 @@ func (b *bench) stopShared() {
 // own runs f with a system of its own, which f may kill and start again.
 func (b *bench) own(ctx context.Context, name string, f func(*process) error, args ...string) error {
 	b.stopShared()
-	s, err := newProcess(b.Program, filepath.Join(b.dir, name), args...)
+	s, err := b.process(name, args...)
 	if err != nil {
 		return err
 	}

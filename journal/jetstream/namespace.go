@@ -31,8 +31,8 @@ const (
 	wireVersion  = 1
 	namespaceKey = "namespace"
 
-	// DefaultPartitions is for one machine.
-	DefaultPartitions = 4
+	// DefaultPartitions is for one worker: each stream more is a file more to sync in each round.
+	DefaultPartitions = 1
 )
 
 // Settings are what a namespace is made with. Zero is what it has, or the default if it is made now.
