@@ -10,6 +10,8 @@
 //	/v1/objects/{class}/{name}/state             GET      the state as of the last record; nothing is woken
 //	/v1/objects/{class}/{name}/journal           GET      one commit a line (NDJSON); ?from= &limit=
 //	/v1/objects/{class}/{name}/call/{method}     POST     argument and result in JSON
+//	/v1/objects/{class}/{name}/send/{method}     POST     a durable message: 202 and {"seq":…} when it is stored
+//	/v1/objects/{class}/{name}/send/{seq}        GET      what became of it: waiting, applied, refused, repeat, notRun, dead
 //	/livez                                       GET      the process answers; ?verbose
 //	/readyz                                      GET      it takes requests, or 503 and why not; ?verbose
 //	/metrics                                     GET      Prometheus
@@ -26,11 +28,12 @@
 // begins at the last line's seq plus one. If the journal cannot be read further after its first line, the last line is
 // the problem: it has a code, which the others have not.
 //
-// # Headers of requests, for OnHTTP and call
+// # Headers of requests, for OnHTTP, call and send
 //
 //	Idempotency-Key      the caller's own id: quoted or bare, 1 to 256 bytes; a repeat gets the recorded reply
 //	Perdure-Request-Id   the same
-//	Perdure-Deadline     when the request must have begun: 2026-11-24T10:00:00Z or 5s from receipt, at most 1h ahead
+//	Perdure-Deadline     when the request must have begun: 2026-11-24T10:00:00Z or 5s from receipt, at most 1h ahead; a
+//	                     message must be stored by then
 //	Perdure-Caller       who the caller claims to be, for the journal; at most 256 bytes
 //	traceparent          W3C trace context; ignored unless it is well-formed
 //	Content-Type         of a call with a body: application/json or absent
@@ -43,6 +46,7 @@
 //	Perdure-Request-Id   the caller's own id; of an error always, if it has one
 //	Retry-After          of 429, 503 and 507, in seconds
 //	Allow                of 405
+//	Location             of 202: where to ask what became of the message
 //
 // # Codes
 //

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,6 +20,7 @@ type route struct {
 	serve  func(*Gateway, *response, *http.Request, *target) error
 
 	segments []string // of path
+	form     string   // the path, whatever its words in braces are
 }
 
 // routes are tried in this order: the classes, which cannot have the names of the others, come last.
@@ -37,9 +39,12 @@ var routes = withSegments(
 	route{path: "/{class}/{name}", serve: (*Gateway).http},
 )
 
+var inBraces = regexp.MustCompile(`{\w+}`)
+
 func withSegments(rs ...route) []route {
 	for i := range rs {
 		rs[i].segments = strings.Split(rs[i].path, "/")
+		rs[i].form = inBraces.ReplaceAllString(rs[i].path, "{}")
 	}
 	return rs
 }
@@ -70,7 +75,7 @@ func (t *target) label() string {
 	return t.route.path
 }
 
-// parse finds what an escaped path is for, with a method: of routes of one form the first that takes it, else the first. It is not http.ServeMux because that answers paths with empty or dotted
+// parse finds what an escaped path is for, with a method: of routes of one form the one that takes it. It is not http.ServeMux because that answers paths with empty or dotted
 // segments, which names may be, with a redirect.
 func parse(method, path string) (target, error) {
 	segments := strings.Split(path, "/")
@@ -80,10 +85,7 @@ func parse(method, path string) (target, error) {
 		if !r.fits(segments) {
 			continue
 		}
-		if r.allows(method) {
-			return r.target(segments)
-		}
-		if found == nil {
+		if found == nil || found.form == r.form && !found.allows(method) {
 			found = r
 		}
 	}
