@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,14 +12,33 @@ import (
 // index tells which partitions' names the store lists completely. New objects are added with their first commit; what
 // was there before, and what a crash left out, is read from the streams' subjects when an epoch begins. Until that is
 // done nothing is listed: a list that lacks names looks like one that does not.
+//
+// That takes the server and the store as long as all else of a start with many objects. So it begins when somebody asks
+// for a list, or after a while.
 type index struct {
 	complete []atomic.Bool
+	asked    chan struct{} // closed when somebody has asked
+	ask      func()        // closes it
 }
 
-const indexBatch = 1000
+func newIndex(partitions int) index {
+	asked := make(chan struct{})
+	return index{make([]atomic.Bool, partitions), asked, sync.OnceFunc(func() { close(asked) })}
+}
+
+const (
+	indexBatch = 1000
+	indexAfter = 4 * time.Second
+)
 
 // build adds all names of a partition.
 func (x *index) build(ep *epoch) {
+	select {
+	case <-x.asked:
+	case <-time.After(jitter(indexAfter, ep.w.cfg.ID, ep.p, ep.id.Number)):
+	case <-ep.done:
+		return
+	}
 	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
 		err := ep.listNames()
 		if err == nil {

@@ -237,6 +237,7 @@ func (w *Worker) Objects(ctx context.Context, class, prefix, cursor string, limi
 	}
 	for p := range w.index.complete {
 		if !w.index.complete[p].Load() {
+			w.index.ask()
 			return nil, "", Errorf(Unavailable, "the names of partition %d are being read", p).RetryIn(retryListing)
 		}
 	}
