@@ -23,17 +23,21 @@ type object struct {
 	name  string
 	id    snapshot.ID
 
-	// Owned by whoever runs the object. Flags stand together, here and below: there are many objects.
+	// Owned by whoever runs the object. All flags stand around mu: there are many objects, and a gap is 8 bytes.
 	state     *state // nil: not awake
 	act       Activation
-	capturing bool // a state is on its way into the store
-	snapping  bool // a snapshot record is on its way
-	folded    int  // bytes of the class's folded state when it was last captured
-	snapMin   int  // no snapshot record before so many records: the last try made none
+	folded    int // bytes of the class's folded state when it was last captured
+	snapMin   int // no snapshot record before so many records: the last try made none
 	broken    error
 	retryAt   time.Duration
+	capturing bool // a state is on its way into the store
+	snapping  bool // a snapshot record is on its way
 
 	mu         sync.Mutex // held for a moment, never across a turn, a wake-up or I/O
+	running    bool
+	gone       bool // evicted, or the epoch is over: ask for the object anew
+	queued     bool // in the committer's queue
+	fresh      bool // no record since it woke: the next one also checks the object's last position
 	queue      []*task
 	queueBytes int
 	chores     []func()
@@ -43,11 +47,7 @@ type object struct {
 	turnTask   *task
 	watched    *time.Timer // runs while there may be a turn to give up
 	idleSince  time.Duration
-	running    bool
-	gone       bool // evicted, or the epoch is over: ask for the object anew
-	queued     bool // in the committer's queue
-	fresh      bool // no record since it woke: the next one also checks the object's last position
-	memory     int  // what it counts for in the worker's budget
+	memory     int // what it counts for in the worker's budget
 
 	// The gate, guarded by mu.
 	durable journal.Version // all commits up to it are durable
