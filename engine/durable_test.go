@@ -64,6 +64,10 @@ func held(t *testing.T) (*Worker, *disk, *epoch, <-chan error) {
 	d := &disk{}
 	worker := w.worker("w", func(c *Config) { c.Durable = d.durable })
 	w.add(worker, "a")
+	eventually(t, "the list is complete", func() bool {
+		_, _, err := worker.Objects(t.Context(), "register", "", "", 0)
+		return err == nil
+	})
 	ep := worker.epochs[partitionOf("register", "a")].Load()
 	low := ep.committer.lasting()
 	d.hold()

@@ -39,7 +39,7 @@ type epoch struct {
 	over    atomic.Bool
 	writing sync.WaitGroup // what is being written into the store; nothing joins it once over is set
 	press   chan struct{}
-	// evicting has an element for each object that is leaving memory. An epoch that ends forgets what it had in mind,
+	// evicting has an element for each object that is leaving memory, or going to rest. An epoch that ends forgets what it had in mind,
 	// and them with it.
 	evicting chan struct{}
 
@@ -73,7 +73,10 @@ func (ep *epoch) object(c *class, name, token string) (*object, error) {
 	}
 	o := ep.objects[id]
 	if o == nil {
-		o = &object{ep: ep, class: c, name: name, token: token, id: id, idleSince: ep.w.awake()}
+		o = &object{ep: ep, class: c, name: name, id: id, idleSince: ep.w.awake()}
+		if name == token {
+			o.name = o.token() // or it would keep the request
+		}
 		ep.objects[id] = o
 	}
 	return o, nil
@@ -203,19 +206,21 @@ const (
 	drainPoll  = 5 * time.Millisecond
 )
 
-// sweep evicts what was idle for long enough, and while the worker holds more than its budget, whatever is idle, that
-// which is idle for longest first.
+// sweep has objects rest that were idle for a while, and evicts what was idle for long enough, and while the worker holds
+// more than its budget, whatever is idle, that which is idle for longest first.
 func (ep *epoch) sweep() {
 	type candidate struct {
 		o     *object
 		since time.Duration
+		worn  bool
 	}
+	rest := ep.w.when.rest
 	var idle []candidate
 	now, over := ep.w.awake(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
 	ep.mu.Lock()
 	for _, o := range ep.objects {
-		if since, ok := o.idle(); ok && (over > 0 || now-since >= o.class.Limits.Idle) {
-			idle = append(idle, candidate{o, since})
+		if since, worn, ok := o.idle(); ok && (over > 0 || now-since >= o.class.Limits.Idle || worn && now-since >= rest) {
+			idle = append(idle, candidate{o, since, worn})
 		}
 	}
 	ep.mu.Unlock()
@@ -226,8 +231,12 @@ func (ep *epoch) sweep() {
 		over += ep.w.cfg.MemoryBytes / 10
 	}
 	for _, c := range idle {
+		do := c.o.evict
 		if over <= 0 && now-c.since < c.o.class.Limits.Idle {
-			continue
+			if !c.worn || now-c.since < rest {
+				continue
+			}
+			do = c.o.rest
 		}
 		select {
 		case ep.evicting <- struct{}{}:
@@ -237,13 +246,13 @@ func (ep *epoch) sweep() {
 		c.o.mu.Lock()
 		over -= int64(c.o.memory)
 		c.o.mu.Unlock()
-		if !c.o.chore(func() { c.o.evict(); <-ep.evicting }) {
+		if !c.o.chore(func() { do(); <-ep.evicting }) {
 			<-ep.evicting
 		}
 	}
 }
 
-// evictingMax is how many objects leave memory at a time: each has a goroutine meanwhile.
+// evictingMax is how many objects leave memory, or go to rest, at a time: each has a goroutine meanwhile.
 const evictingMax = 64
 
 // drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
@@ -280,7 +289,7 @@ func (ep *epoch) finished() bool {
 	ep.mu.Lock()
 	left := len(ep.objects)
 	for _, o := range ep.objects {
-		if _, ok := o.idle(); ok {
+		if _, _, ok := o.idle(); ok {
 			idle = append(idle, o)
 		}
 	}

@@ -1,8 +1,9 @@
 package engine
 
 import (
+	"context"
 	"errors"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/perdure/perdure/snapshot"
@@ -11,18 +12,65 @@ import (
 // index tells which partitions' names the store lists completely. New objects are added with their first commit; what
 // was there before, and what a crash left out, is read from the streams' subjects when an epoch begins. Until that is
 // done nothing is listed: a list that lacks names looks like one that does not.
+//
+// That takes the server and the store as long as all else of a start with many objects. So it begins when somebody asks
+// for a list, or after a while.
 type index struct {
-	complete []atomic.Bool
+	asked    latch // somebody has asked
+	complete []latch
 }
 
-const indexBatch = 1000
+// latch is something that happens once.
+type latch struct {
+	done chan struct{}
+	set  func()
+}
+
+func newLatch() latch {
+	done := make(chan struct{})
+	return latch{done, sync.OnceFunc(func() { close(done) })}
+}
+
+func newIndex(partitions int) index {
+	x := index{asked: newLatch()}
+	for range partitions {
+		x.complete = append(x.complete, newLatch())
+	}
+	return x
+}
+
+// wait waits a while until the names of all partitions are listed.
+func (x *index) wait(ctx context.Context) error {
+	x.asked.set()
+	ctx, cancel := context.WithTimeout(ctx, retryListing)
+	defer cancel()
+	for p := range x.complete {
+		select {
+		case <-x.complete[p].done:
+		case <-ctx.Done():
+			return Errorf(Unavailable, "the names of partition %d are being read", p).RetryIn(retryListing)
+		}
+	}
+	return nil
+}
+
+const (
+	indexBatch = 1000
+	indexAfter = 4 * time.Second
+)
 
 // build adds all names of a partition.
 func (x *index) build(ep *epoch) {
+	select {
+	case <-x.asked.done:
+	case <-time.After(jitter(indexAfter, ep.w.cfg.ID, ep.p, ep.id.Number)):
+	case <-ep.done:
+		return
+	}
 	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
 		err := ep.listNames()
 		if err == nil {
-			x.complete[ep.p].Store(true)
+			x.complete[ep.p].set()
 			return
 		}
 		if ep.over.Load() {
@@ -70,5 +118,5 @@ func (o *object) newborn() {
 	}
 }
 
-// retryListing is when a list that is not complete yet is worth asking for again.
+// retryListing is how long who asks waits for a list that is not complete yet, and when it is worth asking again.
 const retryListing = time.Second

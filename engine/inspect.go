@@ -238,10 +238,8 @@ func (w *Worker) Objects(ctx context.Context, class, prefix, cursor string, limi
 	if class != "" && w.classes[class] == nil {
 		return nil, "", Errorf(NotFound, "no class %q", class)
 	}
-	for p := range w.index.complete {
-		if !w.index.complete[p].Load() {
-			return nil, "", Errorf(Unavailable, "the names of partition %d are being read", p).RetryIn(retryListing)
-		}
+	if err := w.index.wait(ctx); err != nil {
+		return nil, "", err
 	}
 	if limit < 1 || limit > ListMax {
 		limit = ListMax

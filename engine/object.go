@@ -21,31 +21,32 @@ type object struct {
 	ep    *epoch
 	class *class
 	name  string
-	token string
 	id    snapshot.ID
 
-	// Owned by whoever runs the object.
+	// Owned by whoever runs the object. All flags stand around mu: there are many objects, and a gap is 8 bytes.
 	state     *state // nil: not awake
 	act       Activation
-	capturing bool // a state is on its way into the store
-	folded    int  // bytes of the class's folded state when it was last captured
-	snapping  bool // a snapshot record is on its way
-	snapMin   int  // no snapshot record before so many records: the last try made none
+	folded    int // bytes of the class's folded state when it was last captured
+	snapMin   int // no snapshot record before so many records: the last try made none
 	broken    error
 	retryAt   time.Duration
+	capturing bool // a state is on its way into the store
+	snapping  bool // a snapshot record is on its way
 	heldBack  bool // a letter was not answered: none behind it is before that one comes again
 
 	mu         sync.Mutex // held for a moment, never across a turn, a wake-up or I/O
+	running    bool
+	gone       bool // evicted, or the epoch is over: ask for the object anew
+	queued     bool // in the committer's queue
+	fresh      bool // no record since it woke: the next one also checks the object's last position
 	queue      []*task
 	queueBytes int
 	chores     []func()
-	running    bool
 	run        int // which goroutine runs it; another number means that the former was given up
 	turn       *turn
 	turnSince  time.Duration
 	turnTask   *task
 	watched    *time.Timer // runs while there may be a turn to give up
-	gone       bool        // evicted, or the epoch is over: ask for the object anew
 	idleSince  time.Duration
 	memory     int // what it counts for in the worker's budget
 
@@ -57,12 +58,10 @@ type object struct {
 
 	// For the committer, guarded by mu.
 	pending []*commit       // not sent yet
-	queued  bool            // in the committer's queue
 	unacked int             // records in flight
 	sent    journal.Version // all commits up to it are
 	barrier journal.Version // a record must end here, so that there is a position for a snapshot
-	fresh   bool            // no record since it woke: the next one also checks the object's last position
-	subject journal.Seq     // that position
+	subject journal.Seq     // of the object's last message, for the first record since it woke
 	records int             // durable since the last flush
 	bytes   int             // of them
 }
@@ -106,6 +105,9 @@ func (t *task) size() int {
 	}
 	return n
 }
+
+// token is the name as it is in subjects and in the id.
+func (o *object) token() string { return string(o.id[len(o.class.Name)+1:]) }
 
 func (o *object) String() string { return o.class.Name + "/" + o.name }
 
@@ -160,8 +162,8 @@ func (o *object) start() {
 
 // loop runs what waits, and ends when nothing does, or when the turn that it ran was given up and another loop took over.
 func (o *object) loop(run int) {
-	for {
-		chore, t := o.take(run)
+	for served := false; ; {
+		chore, t := o.take(run, served)
 		switch {
 		case chore != nil:
 			chore()
@@ -169,13 +171,16 @@ func (o *object) loop(run int) {
 			if !o.serve(run, t) {
 				return
 			}
+			served = true
 		default:
 			return
 		}
 	}
 }
 
-func (o *object) take(run int) (func(), *task) {
+// take takes what is next. served tells whether a request was served since the object began to run: chores leave it as
+// idle as it was.
+func (o *object) take(run int, served bool) (func(), *task) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -183,7 +188,9 @@ func (o *object) take(run int) (func(), *task) {
 		return nil, nil
 	case len(o.chores) > 0:
 		c := o.chores[0]
-		o.chores = o.chores[1:]
+		if o.chores = o.chores[1:]; len(o.chores) == 0 {
+			o.chores = nil
+		}
 		return c, nil
 	case len(o.queue) > 0 && !o.gone:
 		t := o.queue[0]
@@ -196,7 +203,9 @@ func (o *object) take(run int) (func(), *task) {
 		return nil, t
 	}
 	o.running = false
-	o.idleSince = o.ep.w.awake()
+	if served {
+		o.idleSince = o.ep.w.awake()
+	}
 	return nil, nil
 }
 
@@ -372,6 +381,9 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 	c.size = len(c.encoded)
 	if n := len(c.encoded) + journal.RecordOverhead + journal.CommitOverhead; n > o.ep.recordMax {
 		return Errorf(TooLarge, "the turn's changes and reply make a record of %d bytes; at most %d", n, o.ep.recordMax)
+	}
+	if c.ID == "" && c.Session == nil {
+		c.Reply = nil // nobody can ask for it again
 	}
 	o.state.add(c)
 	o.checkFold(t)
@@ -646,8 +658,13 @@ func (o *object) stored(r *record, seq journal.Seq) {
 // leave makes the object one that is not there any more. Called with mu held.
 func (o *object) leave() {
 	o.gone = true
-	if o.watched != nil && o.turn == nil {
-		o.watched.Stop() // or the timer would keep the object until it fires
+	o.unwatch() // or the timer would keep the object until it fires
+}
+
+// unwatch stops the timer if there is no turn to give up. Called with mu held.
+func (o *object) unwatch() {
+	if o.watched != nil && o.turn == nil && o.watched.Stop() {
+		o.watched = nil
 	}
 }
 
@@ -697,7 +714,7 @@ var errEpochOver = errors.New("the epoch is over")
 
 var errNoAnswer = errors.New("no answer")
 
-func (o *object) subjectName() string { return o.ep.ns.Journal(o.class.Name, o.token) }
+func (o *object) subjectName() string { return o.ep.ns.Journal(o.class.Name, o.token()) }
 
 // requeue puts the object in line again if it has commits left, behind the others.
 func (o *object) requeue() {

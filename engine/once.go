@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ type once struct {
 	keep    time.Duration
 	keepMax uint64
 
+	// Maps without an entry are nil: most objects have none most of the time.
 	senders map[string]*sender
 	kept    int                // answers of all senders
 	recent  map[string]*answer // by own id, of the commits in the state's tail
@@ -63,6 +65,36 @@ func (s *sender) above(m uint64) (n int) {
 	return n
 }
 
+// advance moves the mark, and returns how many answers are forgotten with it: all that are below, since none that is
+// below its mark is added.
+func (s *sender) advance(m uint64) (forgotten int) {
+	before := len(s.Answers)
+	if m-s.M <= uint64(before) {
+		for k := s.M; k < m; k++ {
+			delete(s.Answers, k)
+		}
+	} else {
+		maps.DeleteFunc(s.Answers, func(k uint64, _ *answer) bool { return k < m })
+	}
+	s.M = m
+	return before - len(s.Answers)
+}
+
+// put sets an entry of a map that may be nil.
+func put[K comparable, V any](m *map[K]V, k K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[k] = v
+}
+
+// unless makes a map nil that has no entry.
+func unless[K comparable, V any](m *map[K]V) {
+	if len(*m) == 0 {
+		*m = nil
+	}
+}
+
 // answer is a request that was answered by a commit.
 type answer struct {
 	Hash    journal.Hash    `json:"hash"` // of method and body
@@ -75,10 +107,7 @@ type answer struct {
 	commit *commit // in the tail: it has the reply, and later its record's position
 }
 
-func newOnce(l Limits) *once {
-	return &once{keep: l.KeepIDs, keepMax: uint64(l.KeepIDsMax),
-		senders: map[string]*sender{}, recent: map[string]*answer{}, changed: map[string]bool{}}
-}
+func newOnce(l Limits) once { return once{keep: l.KeepIDs, keepMax: uint64(l.KeepIDsMax)} }
 
 // Keys in the space Window: senders, own ids, and the order of own ids.
 func senderKey(sender string) string { return "s/" + sender }
@@ -206,25 +235,21 @@ func (o *once) add(c *commit) {
 		s := o.senders[name]
 		if s == nil {
 			s = &sender{Answers: map[uint64]*answer{}}
-			o.senders[name] = s
+			put(&o.senders, name, s)
 		}
 		if n.M > s.M {
-			s.M = n.M
-			for k := range s.Answers {
-				if k < s.M {
-					delete(s.Answers, k)
-					o.kept--
-				}
-			}
+			o.kept -= s.advance(n.M)
 		}
 		if n.Deadline.After(s.Deadline) {
 			s.Deadline = n.Deadline
 		}
-		if s.Answers[n.N] == nil {
-			o.kept++
+		if n.N >= s.M { // or it is refused before anybody looks for its answer
+			if s.Answers[n.N] == nil {
+				o.kept++
+			}
+			s.Answers[n.N] = a
 		}
-		s.Answers[n.N] = a
-		o.changed[name] = true
+		put(&o.changed, name, true)
 		if o.kept >= keptMax/2 {
 			o.expire(c.At, o.inbox.At)
 		}
@@ -233,7 +258,7 @@ func (o *once) add(c *commit) {
 	if c.ID != "" {
 		a.Order = o.ids
 		o.ids++
-		o.recent[c.ID] = a
+		put(&o.recent, c.ID, a)
 	}
 }
 
@@ -249,7 +274,7 @@ func (o *once) expire(now, inbox time.Time) {
 func (o *once) drop(name string) {
 	o.kept -= len(o.senders[name].Answers)
 	delete(o.senders, name)
-	o.changed[name] = true
+	put(&o.changed, name, true)
 }
 
 // stored makes an answer what the store keeps: with the reply, or with the position of the record that has it.
@@ -272,7 +297,7 @@ func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []s
 		}
 	}
 	o.expire(at, inbox.At)
-	put := func(key string, v any) {
+	set := func(key string, v any) {
 		raw, err := json.Marshal(v)
 		if err != nil {
 			panic(fmt.Sprintf("engine: a kept reply does not encode: %v", err)) // it is JSON already
@@ -283,7 +308,7 @@ func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []s
 		entries = append(entries, snapshot.Entry{Space: snapshot.Window, Key: key})
 	}
 	if inbox != o.stored {
-		put(inboxKey, inbox)
+		set(inboxKey, inbox)
 		o.stored = inbox
 	}
 	last := uint64(0)
@@ -292,14 +317,14 @@ func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []s
 		if c.ID == "" || a == nil || a.commit != c {
 			continue
 		}
-		put(idKey(c.ID), a.stored())
-		put(orderKey(a.Order), idKey(c.ID))
+		set(idKey(c.ID), a.stored())
+		set(orderKey(a.Order), idKey(c.ID))
 		last = max(last, a.Order+1)
 		delete(o.recent, c.ID)
 		a.commit = nil
 	}
 	if last > 0 {
-		put(idsKey, last)
+		set(idsKey, last)
 	}
 	through := journal.Version(0)
 	if len(tail) > 0 {
@@ -312,15 +337,18 @@ func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []s
 			delete(o.changed, name)
 			continue
 		}
-		if o.putSender(name, s, through, put) {
+		if o.putSender(name, s, through, set) {
 			delete(o.changed, name)
 		}
 	}
+	unless(&o.senders)
+	unless(&o.recent)
+	unless(&o.changed)
 	return entries
 }
 
 // putSender writes a sender as of a version and tells whether that is all of it.
-func (o *once) putSender(name string, s *sender, through journal.Version, put func(string, any)) bool {
+func (o *once) putSender(name string, s *sender, through journal.Version, set func(string, any)) bool {
 	as := &sender{M: s.M, Deadline: s.Deadline, Answers: make(map[uint64]*answer, len(s.Answers))}
 	whole := true
 	for n, a := range s.Answers {
@@ -331,7 +359,7 @@ func (o *once) putSender(name string, s *sender, through journal.Version, put fu
 		as.Answers[n] = a.stored()
 		a.commit = nil
 	}
-	put(senderKey(name), as)
+	set(senderKey(name), as)
 	return whole
 }
 
@@ -363,7 +391,7 @@ func (o *once) load(store snapshot.Reader, id snapshot.ID) error {
 		if err := json.Unmarshal(e.Value, s); err != nil {
 			return fmt.Errorf("snapshot of %s: %s: %w", id, e.Key, err)
 		}
-		o.senders[e.Key[2:]] = s
+		put(&o.senders, e.Key[2:], s)
 		o.kept += len(s.Answers)
 	}
 	return nil

@@ -269,7 +269,7 @@ func TestAFullWindowEmptiesWithTime(t *testing.T) {
 	o.chore(func() {
 		for n := range keptMax { // as many one-shot clients
 			name := fmt.Sprintf("%032x", n)
-			o.state.once.senders[name] = &sender{M: 1, Deadline: clock.Now().Add(30 * time.Second), Answers: map[uint64]*answer{1: {}}}
+			put(&o.state.once.senders, name, &sender{M: 1, Deadline: clock.Now().Add(30 * time.Second), Answers: map[uint64]*answer{1: {}}})
 			o.state.once.kept++
 		}
 		close(done)
@@ -346,4 +346,19 @@ func TestANumberedRequestWithoutADeadlineHasItsSenders(t *testing.T) {
 	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Body: []byte("1"),
 		Session: &SessionNumber{Sender: strings.Repeat("ab", 16), N: 1, M: 1, Deadline: time.Now().Add(-time.Second)}})
 	wantCode(t, err, Timeout, "not begun by its deadline")
+}
+
+// TestAMarkForgetsWhatIsBelow moves a mark by little and by much.
+func TestAMarkForgetsWhatIsBelow(t *testing.T) {
+	t.Parallel()
+	for _, m := range []uint64{11, 12, 30, 39, 40, 41, 1 << 40} {
+		s := &sender{M: 10, Answers: map[uint64]*answer{}}
+		for n := uint64(10); n < 40; n += 3 {
+			s.Answers[n] = &answer{}
+		}
+		want := s.above(m)
+		if forgotten := s.advance(m); s.M != m || len(s.Answers) != want || s.above(m) != want || forgotten != 10-want {
+			t.Errorf("mark %d: %d forgotten, %d left, %d of them above; want %d", m, forgotten, len(s.Answers), s.above(m), want)
+		}
+	}
 }

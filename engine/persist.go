@@ -15,12 +15,13 @@ import (
 type thresholds struct {
 	flushBytes   int // of commits in memory; more if the class's folded state is larger
 	flushCommits int
-	snapRecords  int // a snapshot record when so many records, and snapRatio times the state's bytes, came since the last one;
-	snapQuiet    int // or so many records, when the object leaves memory
+	snapRecords  int           // a snapshot record when so many records, and snapRatio times the state's bytes, came since the last one;
+	snapQuiet    int           // or so many records, when the object rests or leaves memory
+	rest         time.Duration // an object that was idle for so long rests: what the store can have leaves memory
 }
 
 // usual is what every worker has. The simulation has smaller ones, so that it gets there.
-var usual = thresholds{flushBytes: 64 << 10, flushCommits: 1024, snapRecords: 100, snapQuiet: 25}
+var usual = thresholds{flushBytes: 64 << 10, flushCommits: 1024, snapRecords: 100, snapQuiet: 25, rest: 5 * time.Second}
 
 const (
 	snapRatio    = 4
@@ -79,31 +80,55 @@ func (o *object) flush(at position, folded []byte) (ok bool) {
 	return err == nil
 }
 
-// evict takes the object out of memory if nothing waits for it.
-func (o *object) evict() {
-	if !o.quiet() {
+// rest lets go of what the object needs for its next turn only if that comes soon, if nothing waits for it: its commits,
+// which go into the store, and the timer of its last turn.
+func (o *object) rest() {
+	if o.capturing || !o.save() {
 		return
 	}
-	if s := o.state; s != nil && s.version > 0 && (len(s.tail) > 0 || s.base.Epoch != o.ep.id) {
-		if o.act == nil {
-			act, err := s.activate()
-			if err != nil {
-				return // it stays as it is, and the next request tells
-			}
-			o.act = act
-		}
-		folded, err := foldOf(o.act)
+	o.weigh()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unwatch()
+}
+
+// save brings the store to the object's last commit, unless something waits for the object, and tells whether it is there.
+func (o *object) save() bool {
+	if !o.quiet() {
+		return false
+	}
+	s := o.state
+	if s == nil || s.version == 0 || len(s.tail) == 0 && s.base.Epoch == o.ep.id {
+		return true
+	}
+	if o.act == nil {
+		act, err := s.activate()
 		if err != nil {
-			o.ep.w.log.Error("state does not encode; the object stays in memory", "object", o, "err", err)
-			return
+			o.touch() // it stays as it is, and the next request tells
+			return false
 		}
-		o.mu.Lock()
-		at := o.acked
-		o.mu.Unlock()
-		if !o.flush(at, folded) {
-			return
-		}
-		o.maybeSnapshot(o.ep.w.when.snapQuiet)
+		o.act = act
+	}
+	folded, err := foldOf(o.act)
+	if err != nil {
+		o.ep.w.log.Error("state does not encode; the object stays in memory", "object", o, "err", err)
+		o.touch()
+		return false
+	}
+	o.mu.Lock()
+	at := o.acked
+	o.mu.Unlock()
+	if !o.flush(at, folded) {
+		return false
+	}
+	o.maybeSnapshot(o.ep.w.when.snapQuiet)
+	return true
+}
+
+// evict takes the object out of memory if nothing waits for it.
+func (o *object) evict() {
+	if !o.save() {
+		return
 	}
 	o.mu.Lock()
 	busy := len(o.queue) > 0 || len(o.chores) > 0 || o.snapping || o.gone
@@ -125,11 +150,18 @@ func (o *object) quiet() bool {
 	return len(o.queue) == 0 && len(o.pending) == 0 && len(o.waiters) == 0 && o.unacked == 0 && o.turn == nil && !o.gone
 }
 
-// idle is since when the object does nothing.
-func (o *object) idle() (since time.Duration, ok bool) {
+// touch has the object count as idle from now on: what has failed is tried again when it was idle for as long once more.
+func (o *object) touch() {
+	o.mu.Lock()
+	o.idleSince = o.ep.w.awake()
+	o.mu.Unlock()
+}
+
+// idle is since when the object does nothing. One that is worn has something to let go of when it rests.
+func (o *object) idle() (since time.Duration, worn, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.idleSince, !o.running && !o.gone && len(o.waiters) == 0 && o.unacked == 0 && len(o.pending) == 0
+	return o.idleSince, o.records > 0 || o.watched != nil, !o.running && !o.gone && len(o.waiters) == 0 && o.unacked == 0 && len(o.pending) == 0
 }
 
 // weigh tells the worker's budget what the object takes.
@@ -244,7 +276,7 @@ func (o *object) snapParts(view snapshot.View, b base) (messages []journal.Messa
 		if len(data) > o.ep.recordMax {
 			return nil, 0, nil // keys that need many escapes
 		}
-		messages = append(messages, journal.Message{Subject: o.ep.ns.Snap(o.class.Name, o.token), Header: o.ep.header, Data: data})
+		messages = append(messages, journal.Message{Subject: o.ep.ns.Snap(o.class.Name, o.token()), Header: o.ep.header, Data: data})
 	}
 	return messages, size, nil
 }
@@ -266,9 +298,9 @@ func (o *object) purge() {
 	o.ep.w.running.Go(func() {
 		ctx, cancel := context.WithTimeout(o.ep.ctx, readTimeout)
 		defer cancel()
-		err := o.ep.log.Purge(ctx, o.ep.ns.Journal(o.class.Name, o.token), before)
+		err := o.ep.log.Purge(ctx, o.ep.ns.Journal(o.class.Name, o.token()), before)
 		if err == nil {
-			err = o.ep.log.Purge(ctx, o.ep.ns.Snap(o.class.Name, o.token), older.First)
+			err = o.ep.log.Purge(ctx, o.ep.ns.Snap(o.class.Name, o.token()), older.First)
 		}
 		if err != nil {
 			o.ep.w.log.Warn("records not purged", "object", o, "before", before, "err", err)

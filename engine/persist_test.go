@@ -26,6 +26,37 @@ func (s *failingStore) Apply(id snapshot.ID, b snapshot.Batch) error {
 	return s.Store.Apply(id, b)
 }
 
+// TestAnIdleObjectRests: its commits go into the store, its activation stays, and it is no less idle for that.
+func TestAnIdleObjectRests(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.ready(worker)
+	w.add(worker, "a")
+	o := residentObject(worker, "register", "a")
+	var before time.Duration
+	eventually(t, "idle", func() (ok bool) { before, _, ok = o.idle(); return ok })
+	done := make(chan struct{})
+	o.chore(func() {
+		o.rest()
+		if o.act == nil || len(o.state.tail) > 0 || o.state.base.Version != 1 {
+			t.Errorf("at rest: activation %v, %d commits in memory, the store is at version %d", o.act, len(o.state.tail), o.state.base.Version)
+		}
+		close(done)
+	})
+	<-done
+	eventually(t, "idle", func() bool { _, _, ok := o.idle(); return ok })
+	if since, worn, _ := o.idle(); since != before || worn {
+		t.Errorf("idle since %v, and at rest since %v; there is more to let go of: %v", before, since, worn)
+	}
+	if r := w.add(worker, "a"); string(r.Body) != "2" {
+		t.Errorf("%s after 1 and a rest and 1", r.Body)
+	}
+	if residentObject(worker, "register", "a") != o {
+		t.Error("it left memory")
+	}
+}
+
 func TestAnObjectThatCannotBeFlushedStaysInMemory(t *testing.T) {
 	t.Parallel()
 	w := newServer(t)

@@ -386,7 +386,7 @@ func (o *object) rouse(run int, tk *task) error {
 	began := o.ep.w.awake()
 	if o.state == nil {
 		// No limit of time: a long journal takes long. Each question to the log has its own, and all end with the epoch.
-		r, err := o.ep.replay(o.ep.ctx, newState(o.ep.w.store, o.id, o.class), o.token, o.ep.w.store, true)
+		r, err := o.ep.replay(o.ep.ctx, newState(o.ep.w.store, o.id, o.class), o.token(), o.ep.w.store, true)
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ const (
 func profileOf(r *rand.Rand) profile {
 	p := profile{partitions: 1 + r.IntN(2), objects: 1 + r.IntN(4), purge: r.IntN(3) == 0, durable: r.IntN(5) == 0,
 		lossy: r.IntN(5) == 0, recordMax: 1 << 20, memory: 1 << 20, ackTimeout: simAckTimeout,
-		when: thresholds{flushBytes: 64 << 10, flushCommits: 2 + r.IntN(6), snapRecords: 2 + r.IntN(12), snapQuiet: 2 + r.IntN(6)}}
+		when: thresholds{flushBytes: 64 << 10, flushCommits: 2 + r.IntN(6), snapRecords: 2 + r.IntN(12), snapQuiet: 2 + r.IntN(6), rest: time.Second}}
 	switch r.IntN(3) {
 	case 0:
 		p.when.flushBytes = 500 << r.IntN(4) // commits are of about 500 bytes

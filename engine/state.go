@@ -29,9 +29,9 @@ type state struct {
 	base    base
 	stored  bool // the store has a base: there is something to read below the overlay
 
-	overlay map[string]cell
+	overlay cells
 	tail    []*commit
-	once    *once
+	once    once
 
 	tailBytes int // of the commits in tail
 	readBytes int // of overlay cells that only remember what the store has
@@ -80,7 +80,7 @@ const pruneMax = 512
 const readBytesMax = 64 << 10
 
 func newState(store snapshot.Reader, id snapshot.ID, c *class) *state {
-	return &state{store: store, id: id, class: c, overlay: map[string]cell{}, once: newOnce(c.Limits)}
+	return &state{store: store, id: id, class: c, once: newOnce(c.Limits)}
 }
 
 // load takes the store's entries of the object as the base, if it has any.
@@ -101,7 +101,7 @@ func (s *state) forget() { *s = *newState(s.store, s.id, s.class) }
 
 // get is a committed value.
 func (s *state) get(key string) ([]byte, bool, error) {
-	if c, ok := s.overlay[key]; ok {
+	if c, ok := s.overlay.get(key); ok {
 		return c.data, c.data != nil, nil
 	}
 	if !s.stored {
@@ -122,14 +122,10 @@ func (s *state) get(key string) ([]byte, bool, error) {
 func (s *state) remember(key string, data []byte) {
 	s.readBytes += len(key) + len(data)
 	if s.readBytes > readBytesMax {
-		for k, c := range s.overlay {
-			if c.version == 0 {
-				delete(s.overlay, k)
-			}
-		}
+		s.overlay.dropRead()
 		s.readBytes = len(key) + len(data)
 	}
-	s.overlay[key] = cell{data: data}
+	s.overlay.set(key, cell{data: data})
 }
 
 // Stored values begin with the tag of their encoding.
@@ -210,7 +206,7 @@ func (s *state) overlaid(from, to string, above map[string]cell) (over []overlai
 			over = append(over, overlaidEntry{key, c.data})
 		}
 	}
-	for key, c := range s.overlay {
+	for key, c := range s.overlay.all() {
 		if _, hidden := above[key]; !hidden && in(key) {
 			over = append(over, overlaidEntry{key, c.data})
 		}
@@ -225,10 +221,10 @@ func (s *state) add(c *commit) {
 		if ch.Kind == journal.Event {
 			continue
 		}
-		if old, ok := s.overlay[ch.Key]; ok && old.version == 0 {
+		if old, ok := s.overlay.get(ch.Key); ok && old.version == 0 {
 			s.readBytes -= len(ch.Key) + len(old.data)
 		}
-		s.overlay[ch.Key] = cell{ch.Data, c.version} // nil data: deleted
+		s.overlay.set(ch.Key, cell{ch.Data, c.version}) // nil data: deleted
 	}
 	s.tail = append(s.tail, c)
 	s.tailBytes += c.size
@@ -353,8 +349,8 @@ func (s *state) settle(n int, b base) {
 	for _, c := range s.tail[:n] {
 		s.tailBytes -= c.size
 		for _, ch := range c.Changes {
-			if cell, ok := s.overlay[ch.Key]; ok && ch.Kind != journal.Event && cell.version != 0 && cell.version <= b.Version {
-				delete(s.overlay, ch.Key)
+			if cell, ok := s.overlay.get(ch.Key); ok && ch.Kind != journal.Event && cell.version != 0 && cell.version <= b.Version {
+				s.overlay.drop(ch.Key)
 			}
 		}
 	}

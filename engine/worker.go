@@ -64,7 +64,7 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
 		when: usual, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
-	w.index.complete = make([]atomic.Bool, cfg.Partitions)
+	w.index = newIndex(cfg.Partitions)
 	w.client = NewClient(w)
 	w.life, w.kill = context.WithCancelCause(context.Background())
 	return w, nil

@@ -30,15 +30,20 @@ func (*Counter) Value(v engine.View, _ engine.None) (int64, error) { return coun
 const (
 	staying = "bench-staying" // for ever
 	leaving = "bench-leaving" // not much longer than leavingIdle
+	resting = "bench-resting" // not much longer than restingIdle
 )
 
-const leavingIdle = 4 * time.Second
+const (
+	leavingIdle = 4 * time.Second
+	restingIdle = 25 * time.Second
+)
 
 // Classes are what the system that is measured serves besides its own.
 func Classes() []engine.AnyClass {
 	return []engine.AnyClass{
 		engine.Class[Counter]{Name: staying, Limits: engine.Limits{Idle: 24 * time.Hour}},
 		engine.Class[Counter]{Name: leaving, Limits: engine.Limits{Idle: leavingIdle}},
+		engine.Class[Counter]{Name: resting, Limits: engine.Limits{Idle: restingIdle}},
 	}
 }
 

@@ -39,6 +39,9 @@ func large(n, memory int) func(b *bench, ctx context.Context, r *Row) error {
 			}
 			s.kill()
 			took, err := s.firstAnswer(ctx, names(largeName(0), 1)[0], valueMethod, "1")
+			if err == nil {
+				err = s.until(ctx, func(ctx context.Context) error { return s.get(ctx, "http://"+s.http+"/readyz", nil) })
+			}
 			if err != nil {
 				return err
 			}

@@ -118,7 +118,7 @@ var variants = []variant{
 	{name: "deadlines are ignored", property: "I3", file: "engine/object.go",
 		old: "	if tk.req.Deadline.Before(now) {", new: "	if tk.req.Deadline.Before(now.AddDate(-1, 0, 0)) {"},
 	{name: "own ids are not in the store", property: "I7", file: "engine/once.go",
-		old: "		put(idKey(c.ID), a.stored())\n", new: ""},
+		old: "		set(idKey(c.ID), a.stored())\n", new: ""},
 	{name: "what is not durable makes an object forget", property: "I7", file: "engine/state.go",
 		old: "s.once.ids-ownIDs(s.tail[n:])", new: "s.once.ids"},
 	{name: "a long reply without the position of its record", property: "I7", file: "engine/once.go",
