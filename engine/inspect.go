@@ -224,7 +224,7 @@ func (ep *epoch) entriesOf(m journal.Message, class, name string) []JournalEntry
 	for i := range rec.Commits {
 		c := &rec.Commits[i]
 		e.Version, e.At, e.Source, e.Method, e.ID, e.Caller, e.Trace = rec.First+journal.Version(i), c.At, c.Source, c.Method, c.ID, c.Caller, c.Trace
-		e.Changes, e.Reply = c.Changes, c.Reply
+		e.Inbox, e.Changes, e.Reply = c.Inbox, c.Changes, c.Reply
 		if c.Session != nil && e.ID == "" {
 			e.ID = (&Request{Session: c.Session}).requestID()
 		}
