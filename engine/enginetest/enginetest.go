@@ -45,6 +45,7 @@ type World struct {
 	clock   *clock
 	store   *snapshot.Memory
 
+	posted journal.Seq // the last message
 	worker *engine.Worker
 	client *engine.Client
 	ran    chan error
@@ -69,6 +70,7 @@ func New(t testing.TB, classes ...engine.AnyClass) *World {
 	t.Helper()
 	w := &World{t: t, classes: classes, journal: journaltest.NewMemory(),
 		clock: &clock{now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
+	w.journal.Now = w.clock.Now
 	w.start(snapshot.NewMemory())
 	t.Cleanup(func() {
 		w.worker.Kill()
@@ -107,6 +109,8 @@ func (w *World) start(store *snapshot.Memory) {
 			return w.journal.Session(wire.DefaultNamespace, partitions), nil
 		},
 		CheckFold: func(err error) { w.t.Error(err) },
+		Post:      w.post,
+		SendRetry: time.Millisecond, // durations are real
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -116,6 +120,62 @@ func (w *World) start(store *snapshot.Memory) {
 	ran := make(chan error, 1)
 	w.ran = ran
 	go func() { ran <- worker.Run(context.Background()) }() // ends with Kill
+}
+
+// post stores a message as the inbox of a server does.
+func (w *World) post(_ context.Context, r engine.Request) (journal.Seq, error) {
+	header, err := r.Header()
+	if err != nil {
+		return 0, err
+	}
+	h := journal.Header{}
+	for name, values := range header {
+		h[name] = values[0]
+	}
+	w.posted = w.journal.Send(wire.DefaultNamespace, r.Class, wire.Escape(r.Name), r.Method, h, r.Body)
+	return w.posted, nil
+}
+
+// Post is [engine.Post] for a message that must be stored. [World.Settle] waits until it was answered.
+func Post[R, I, O any](w *World, to engine.Ref[R], m func(R, *engine.Ctx, I) (O, error), in I) {
+	w.t.Helper()
+	w.must(engine.Post(w, to, m, in))
+}
+
+// Settle waits until all messages are answered: applied, refused, or dead.
+func (w *World) Settle() {
+	w.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !w.quiet() {
+		select {
+		case <-tick.C:
+		case <-w.Done():
+			w.t.Fatal("messages wait")
+		}
+	}
+}
+
+func (w *World) quiet() bool {
+	taken := journal.Seq(0)
+	for _, p := range w.worker.Status().Owned {
+		if p.Inbox.Open > 0 || p.Inbox.Held > 0 || !p.Owned {
+			return false
+		}
+		taken = max(taken, p.Inbox.Taken)
+	}
+	return taken >= w.posted
+}
+
+// Dead are the messages that were given up, the oldest first.
+func (w *World) Dead() (list []journal.DeadLetter) {
+	w.t.Helper()
+	for _, m := range w.journal.Messages(wire.DefaultNamespace.Inbox()) {
+		if d, err := journal.DecodeDeadLetter(m.Data); err == nil && wire.DefaultNamespace.Dead(d.Class, d.Token, uint64(d.Seq)) == m.Subject {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // Advance moves the clock: what the next turns see as now.

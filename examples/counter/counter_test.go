@@ -42,3 +42,16 @@ func TestTheContractReachesTheClass(t *testing.T) {
 		t.Fatal(n)
 	}
 }
+
+func TestMessagesCount(t *testing.T) {
+	w := enginetest.New(t, Counters)
+	cart := Counters.Get("cart-99")
+	for range 3 {
+		enginetest.Post(w, cart, (*Counter).Increment, By{2})
+	}
+	w.Crash()
+	w.Settle()
+	if n := enginetest.Read(w, cart, (*Counter).Value, nil); n != 6 || len(w.Dead()) != 0 {
+		t.Errorf("the counter is %d, and %d messages are dead", n, len(w.Dead()))
+	}
+}

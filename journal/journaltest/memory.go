@@ -20,6 +20,9 @@ import (
 // Memory is a server in memory: streams and a bucket for each namespace that somebody opens a session for. It keeps
 // everything until it is garbage. Safe for concurrent use, and fit for a testing/synctest bubble.
 type Memory struct {
+	// Now is the server's clock; set it before the first message, if at all.
+	Now func() time.Time
+
 	mu      sync.Mutex
 	streams map[string]*stream
 	keys    map[string]key // by namespace and key
@@ -49,7 +52,7 @@ type stream struct {
 
 // NewMemory makes an empty server.
 func NewMemory() *Memory {
-	return &Memory{streams: map[string]*stream{}, keys: map[string]key{}, grown: make(chan struct{})}
+	return &Memory{Now: time.Now, streams: map[string]*stream{}, keys: map[string]key{}, grown: make(chan struct{})}
 }
 
 // Session opens a session, making the namespace if it is not there.
@@ -186,13 +189,14 @@ func (s *stream) end() journal.Seq { return journal.Seq(len(s.messages)) }
 func (m *Memory) store(s *stream, msg journal.Message) journal.Seq {
 	close(m.grown)
 	m.grown = make(chan struct{})
+	msg.Time = m.Now().UTC()
 	return s.store(msg)
 }
 
 func (s *stream) store(m journal.Message) journal.Seq {
 	m.Data = slices.Clone(m.Data)
 	m.Header = maps.Clone(m.Header)
-	m.Seq, m.Time = s.end()+1, time.Now().UTC()
+	m.Seq = s.end() + 1
 	s.messages = append(s.messages, m)
 	s.last[m.Subject] = m.Seq
 	return m.Seq
