@@ -39,6 +39,14 @@ func rows(o Options) []row {
 			httpRow(Row{Name: "http-hot-" + word, What: "one hot object, " + callers, Unit: "calls/s", Against: "net/http", Goal: goal}, sync, 1, o.HTTPCallers),
 			httpRow(Row{Name: "http-many-" + word, What: n + ", " + callers, Unit: "calls/s", Against: "net/http", Goal: goal}, sync, o.Objects, o.HTTPCallers))
 	}
+	for _, sync := range []string{relaxed, always} {
+		word := syncWord(sync)
+		what := fmt.Sprintf("messages applied, %d publishers, sync %s", o.Callers, word)
+		list = append(list,
+			sendRow(Row{Name: "send-hot-" + word, What: "one object, " + what, Unit: "messages/s", Against: "publishing alone"}, sync, 1, o.Callers),
+			sendRow(Row{Name: "send-many-" + word, What: n + ", " + what, Unit: "messages/s", Against: "publishing alone"}, sync, o.Objects, o.Callers),
+			row{Row{Name: "send-lag-" + word, What: "a message, from stored to its turn, p99, sync " + word, Unit: "µs"}, sendLag(sync)})
+	}
 	return append(list,
 		insideRow(Row{Name: "inside", What: "one hot object, " + callers + " inside the process, sync always", Unit: "calls/s", Against: "pipe, joined", Goal: Goal{ValueAbove, 100_000, 300_000}},
 			always, o.Callers),
@@ -48,6 +56,9 @@ func rows(o Options) []row {
 		row{Row{Name: "memory", What: "an idle object in memory beyond its own state", Unit: "B", Goal: Goal{ValueBelow, 1024, 300}}, idleMemory},
 		row{Row{Name: "start", What: "start to the first answer", Unit: "ms", Against: "perdure version", Goal: Goal{ValueBelow, 150, 0}}, start},
 		row{Row{Name: "restart", What: fmt.Sprintf("restart after kill -9 with %s objects", Number(float64(o.Restart))), Unit: "ms", Goal: Goal{ValueBelow, 2000, 0}}, restart},
+		row{Row{Name: "drain", What: "a backlog of 100,000 messages to one object", Unit: "messages/s", Against: "publishing alone"}, drain(100_000, 1)},
+		row{Row{Name: largeRow + "-drain-one", What: "a backlog of a million messages to one object", Unit: "messages/s", Against: "publishing alone"}, drain(1_000_000, 1)},
+		row{Row{Name: largeRow + "-drain-all", What: "a backlog of a million messages to a million objects", Unit: "messages/s", Against: "publishing alone"}, drain(1_000_000, 1_000_000)},
 		row{Row{Name: largeRow + "-million", What: "restart after kill -9 with a million objects, all in memory", Unit: "ms", Goal: Goal{ValueBelow, 2000, 0}}, large(1_000_000, 8<<10)},
 		row{Row{Name: largeRow + "-names", What: "restart after kill -9 with ten million objects, few in memory", Unit: "ms"}, large(10_000_000, 256)},
 	)
