@@ -246,7 +246,7 @@ const evictingMax = 64
 // drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
 func (ep *epoch) drain() {
 	deadline := ep.w.awake() + drainFor
-	tick := time.NewTicker(drainPoll)
+	tick := time.NewTicker(drainPoll + time.Duration(ep.p)*time.Microsecond) // not all partitions at once, so that a simulation repeats
 	defer tick.Stop()
 	for !ep.finished() && !ep.over.Load() && ep.w.awake() < deadline {
 		select {
