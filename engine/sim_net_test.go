@@ -430,6 +430,10 @@ type simAppend struct {
 
 func (l simLog) Writer(answer func(journal.Answer)) (journal.Writer, error) {
 	s := l.c.s
+	select { // or the epochs of two partitions would begin, and tick, at one instant
+	case <-time.After(time.Duration(l.p+1) * simMoment / 3):
+	case <-l.c.done:
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.c.life.serial++
