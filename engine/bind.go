@@ -18,7 +18,7 @@ import (
 // Bind checks T and makes its Behavior. The error lists every problem.
 func (c Class[T]) Bind() (*Behavior, error) {
 	b := &binding[T]{
-		behavior: Behavior{Name: c.Name, Methods: map[string]Method{}, Renamed: c.Renamed, Limits: c.Limits},
+		behavior: Behavior{Name: c.Name, Methods: map[string]Method{}, Renamed: c.Renamed, Limits: c.Limits, compact: true},
 		methods:  map[string]reflect.Method{}, events: c.Events, eventNames: map[reflect.Type]string{},
 	}
 	b.behavior.Activate = b.activate

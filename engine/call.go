@@ -113,8 +113,8 @@ type Request struct {
 	Deadline            time.Time
 	Limit               time.Duration // from receipt, if Deadline is not set; zero: 30 s
 
-	read bool   // the method is a read
-	made string // an id for a request that came without one
+	read bool          // the method is a read
+	made journal.Token // an id for a request that came without one
 }
 
 // SessionNumber numbers a request of a [Client], so that a repeat of it applies once.

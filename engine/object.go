@@ -87,6 +87,8 @@ type task struct {
 	at    time.Duration   // when it came, by Worker.awake
 	reply func(Reply, error)
 	bytes int // what it counts for while it waits
+
+	request Request // where req is: one piece of memory for both
 }
 
 // size is what the request counts for while it waits.
@@ -263,8 +265,8 @@ func (o *object) now() time.Time {
 }
 
 func (o *object) begin(tk *task, now time.Time, began time.Duration) *turn {
-	deadline := time.Now().Add(min(o.class.Limits.Turn, tk.req.Deadline.Sub(o.ep.w.clock.Now())))
-	t := &turn{o: o, act: o.act, req: tk.req, now: now, version: o.state.version, ctx: newTurnContext(tk.ctx, deadline)}
+	deadline := time.Now().Add(min(o.class.Limits.Turn, tk.req.Deadline.Sub(now)))
+	t := &turn{o: o, act: o.act, req: tk.req, now: now, version: o.state.version, ctx: turnContext{parent: tk.ctx, deadline: deadline}}
 	o.arm(t, tk, began)
 	return t
 }

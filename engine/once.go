@@ -163,6 +163,9 @@ func ownIDs(commits []*commit) (n uint64) {
 
 // add notes the request that a commit answered.
 func (o *once) add(c *commit) {
+	if c.Session == nil && c.ID == "" {
+		return
+	}
 	a := &answer{Hash: c.Hash, Version: c.version, At: c.At, commit: c}
 	if n := c.Session; n != nil {
 		s := o.senders[n.Sender]
@@ -192,11 +195,9 @@ func (o *once) add(c *commit) {
 		}
 		return
 	}
-	if c.ID != "" {
-		a.Order = o.ids
-		o.ids++
-		o.recent[c.ID] = a
-	}
+	a.Order = o.ids
+	o.ids++
+	o.recent[c.ID] = a
 }
 
 // expire forgets the senders whose latest deadline has passed.
@@ -374,7 +375,10 @@ func (r *Request) requestID() string {
 	case r.Session != nil:
 		return r.Session.Sender + "-" + strconv.FormatUint(r.Session.N, 10)
 	}
-	return r.made
+	if r.made == 0 {
+		return ""
+	}
+	return r.made.String()
 }
 
 // hash tells requests of one id apart.
