@@ -18,8 +18,8 @@ import (
 // Bind checks T and makes its Behavior. The error lists every problem.
 func (c Class[T]) Bind() (*Behavior, error) {
 	b := &binding[T]{
-		behavior: Behavior{Name: c.Name, Methods: map[string]Method{}, Renamed: c.Renamed, Limits: c.Limits},
-		methods:  map[string]reflect.Method{}, events: c.Events, eventNames: map[reflect.Type]string{},
+		behavior: Behavior{Name: c.Name, Methods: map[string]Method{}, Renamed: c.Renamed, Limits: c.Limits, compact: true},
+		methods:  map[string]bound{}, events: c.Events, eventNames: map[reflect.Type]string{},
 	}
 	b.behavior.Activate = b.activate
 	_, b.behavior.HTTP = any(new(T)).(HTTPHandler)
@@ -33,10 +33,17 @@ func (c Class[T]) Bind() (*Behavior, error) {
 
 type binding[T any] struct {
 	behavior   Behavior
-	methods    map[string]reflect.Method
+	methods    map[string]bound
 	events     Events[T]
 	eventNames map[reflect.Type]string
 	problems   []error
+}
+
+// bound is a method, ready to be called.
+type bound struct {
+	f    reflect.Value
+	in   reflect.Type
+	read bool
 }
 
 var (
@@ -80,8 +87,9 @@ func (b *binding[T]) bindMethods() {
 		case taken:
 			b.problem("%s and %s have the same name on the wire, %q", other.GoMethod, m.Name, name)
 		default:
-			b.methods[name] = m
-			b.behavior.Methods[name] = Method{form.In(1) == viewType, form.In(2).String(), form.Out(0).String(), m.Name}
+			read := form.In(1) == viewType
+			b.methods[name] = bound{m.Func, form.In(2), read}
+			b.behavior.Methods[name] = Method{read, form.In(2).String(), form.Out(0).String(), m.Name}
 		}
 	}
 	for old, now := range b.behavior.Renamed {
@@ -189,16 +197,16 @@ func (a *activation[T]) Apply(name string, data []byte) error {
 
 func (a *activation[T]) Invoke(ctx *Ctx, method string, in []byte) ([]byte, error) {
 	m := a.binding.methods[method]
-	arg := reflect.New(m.Type.In(2))
+	arg := reflect.New(m.in)
 	if err := decodeArgument(in, arg.Interface()); err != nil {
 		return nil, Errorf(Invalid, "argument of %s: %w", method, err)
 	}
 	in0 := reflect.ValueOf(ctx)
-	if m.Type.In(1) == viewType { // as it is asked for, or Call would look through the methods of both
+	if m.read { // as it is asked for, or Call would look through the methods of both
 		var v View = ctx
 		in0 = reflect.ValueOf(&v).Elem()
 	}
-	out := m.Func.Call([]reflect.Value{reflect.ValueOf(a.self), in0, arg.Elem()})
+	out := m.f.Call([]reflect.Value{reflect.ValueOf(a.self), in0, arg.Elem()})
 	if err, _ := out[1].Interface().(error); err != nil {
 		return nil, remote(err)
 	}

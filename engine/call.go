@@ -137,9 +137,9 @@ type Request struct {
 	Deadline            time.Time
 	Limit               time.Duration // from receipt, if Deadline is not set; zero: 30 s
 
-	read   bool    // the method is a read
-	made   string  // an id for a request that came without one
-	letter *letter // it is a message of the inbox
+	read   bool          // the method is a read
+	made   journal.Token // an id for a request that came without one
+	letter *letter       // it is a message of the inbox
 }
 
 // SessionNumber numbers a request of a [Client], so that a repeat of it applies once.

@@ -67,6 +67,8 @@ type Behavior struct {
 	Limits   Limits
 	HTTP     bool                                   // its activations' Hooks have [HTTPHandler]
 	Activate func(state []byte) (Activation, error) // state: nil for a new object, else what State returned
+
+	compact bool // what its activations return is compact JSON: encoding/json made it
 }
 
 // Method describes one method.

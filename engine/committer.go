@@ -11,12 +11,21 @@ import (
 // committer sends a partition's records, in order, with up to a window of them in flight. It is the only one that
 // appends to the stream, so it knows the position of each before it is stored.
 //
+// A goroutine of its own sends, and so does the one whose object has nothing else to do than to wait for its commit: that
+// saves the way of a single call the waking of another. Whoever sends holds sending from the taking of a message to the
+// end of its append, so messages leave one at a time and in the order in which they are given positions. What is put in
+// line by whom does not matter; nothing is left lying there, since whoever puts it there, and whoever makes room, sends or
+// signals, and run looks again after each signal.
+//
 // Why an answer is safe to pass on: a record is told as stored only when it and all before it are acknowledged at the
 // positions that were predicted; the first that is not ends the epoch, and everything behind it is unknown, for good.
 type committer struct {
 	ep     *epoch
 	writer journal.Writer
 	wake   chan struct{}
+
+	sending sync.Mutex // before an object's mu, and that before mu
+	buf     []byte     // the payload of the record that is being sent
 
 	mu      sync.Mutex
 	win     window[sent]
@@ -74,12 +83,11 @@ func (c *committer) high() journal.Seq {
 	return c.acked
 }
 
-// enqueue puts an object that has commits in line. Called with the object's mu held.
+// enqueue puts an object that has commits in line. Called with the object's mu held, and followed by sendNow or signal.
 func (c *committer) enqueue(o *object) {
 	c.mu.Lock()
 	c.objects = append(c.objects, o)
 	c.mu.Unlock()
-	c.signal()
 }
 
 func (c *committer) enqueueBatch(b *batch) {
@@ -102,23 +110,8 @@ func (c *committer) signal() {
 func (c *committer) run() {
 	tick := time.NewTicker(c.ep.w.cfg.AckTimeout / 4)
 	defer tick.Stop()
-	var buf []byte
 	for {
-		for {
-			o, b := c.take()
-			if o == nil && b == nil {
-				break
-			}
-			var err error
-			if b != nil {
-				err = c.sendBatch(b)
-			} else {
-				buf, err = c.sendRecord(o, buf[:0])
-			}
-			if err != nil {
-				c.ep.end(fmt.Errorf("append: %w", err))
-				return
-			}
+		for c.sendOne() {
 		}
 		select {
 		case <-c.wake:
@@ -133,28 +126,79 @@ func (c *committer) run() {
 	}
 }
 
+// sendOne sends what is next, and tells whether there was something.
+func (c *committer) sendOne() bool {
+	c.sending.Lock()
+	sent, err := c.send()
+	c.sending.Unlock()
+	if err != nil {
+		c.ep.end(fmt.Errorf("append: %w", err))
+	}
+	return sent
+}
+
+// sendNow sends what is next from the goroutine of an object. If somebody is sending already, or there is more, that is
+// left to run: an object does not work for the others.
+func (c *committer) sendNow() {
+	if !c.sending.TryLock() {
+		c.signal()
+		return
+	}
+	_, err := c.send()
+	c.sending.Unlock()
+	if err != nil {
+		c.ep.end(fmt.Errorf("append: %w", err))
+		return
+	}
+	c.mu.Lock()
+	more := c.ready()
+	c.mu.Unlock()
+	if more {
+		c.signal()
+	}
+}
+
+// send sends what is next, and tells whether there was something. Called with sending held.
+func (c *committer) send() (bool, error) {
+	o, b := c.take()
+	switch {
+	case b != nil:
+		return true, c.sendBatch(b)
+	case o != nil:
+		return true, c.sendRecord(o)
+	}
+	return false, nil
+}
+
+// ready tells whether something is in line and the window has room for it. Called with mu held.
+func (c *committer) ready() bool {
+	switch {
+	case c.closed:
+		return false
+	case len(c.batches) > 0: // before any record: it would wait for ever behind single ones
+		return c.win.room(len(c.batches[0].messages), batchBytes(c.batches[0]))
+	}
+	return len(c.objects) > 0 && c.win.room(1, c.ep.recordMax)
+}
+
 // take takes what may be sent next, nothing if the window has no room.
 func (c *committer) take() (*object, *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed:
+	case !c.ready():
 		return nil, nil
-	case len(c.batches) > 0 && c.win.room(len(c.batches[0].messages), batchBytes(c.batches[0])):
+	case len(c.batches) > 0:
 		b := c.batches[0]
 		c.batches = c.batches[1:]
 		return nil, b
-	case len(c.batches) > 0:
-		return nil, nil // it would wait for ever behind single records
-	case len(c.objects) > 0 && c.win.room(1, c.ep.recordMax):
-		o := c.objects[0]
-		c.objects[0] = nil
-		if c.objects = c.objects[1:]; len(c.objects) == 0 {
-			c.objects = nil
-		}
-		return o, nil
 	}
-	return nil, nil
+	o := c.objects[0]
+	c.objects[0] = nil
+	if c.objects = c.objects[1:]; len(c.objects) == 0 {
+		c.objects = nil
+	}
+	return o, nil
 }
 
 func batchBytes(b *batch) (n int) {
@@ -164,17 +208,15 @@ func batchBytes(b *batch) (n int) {
 	return n
 }
 
-// sendRecord sends the object's next record and puts the object in line again if it has more.
-func (c *committer) sendRecord(o *object, buf []byte) ([]byte, error) {
-	r, buf := o.takeRecord(buf)
-	if r == nil {
-		return buf, nil
+// sendRecord sends the object's next record. The object is in line again, behind the others, if it has more.
+func (c *committer) sendRecord(o *object) error {
+	var r *record
+	if r, c.buf = o.takeRecord(c.buf[:0]); r == nil {
+		return nil
 	}
-	m := journal.Message{Subject: o.subjectName(), Header: c.ep.header, Data: buf}
+	m := journal.Message{Subject: o.subjectName(), Header: c.ep.header, Data: c.buf}
 	behind := c.reserve(1, m.Size(), sent{record: r})
-	err := c.writer.Append(behind, r.subject, m)
-	o.requeue()
-	return buf, err
+	return c.writer.Append(behind, r.subject, m)
 }
 
 func (c *committer) sendBatch(b *batch) error {
@@ -203,10 +245,13 @@ func (c *committer) answered(a journal.Answer) {
 		if ok && outcome == journal.Stored {
 			c.acked = last
 		}
+		more := !ok && c.ready()
 		c.mu.Unlock()
 		switch {
-		case !ok:
+		case more:
 			c.signal()
+			return
+		case !ok:
 			return
 		case outcome != journal.Stored:
 			c.ep.end(fmt.Errorf("append at %d: %s: %w", last, outcome, a.Err))

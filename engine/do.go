@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +54,9 @@ func (w *Worker) Post(ctx context.Context, r Request) (journal.Seq, error) {
 
 // submit checks a request and puts it into its object's mailbox. reply is called once, from any goroutine.
 func (w *Worker) submit(ctx context.Context, r Request, reply func(Reply, error)) {
-	err := w.route(ctx, &r, reply)
+	tk := &task{request: r, ctx: ctx, reply: reply}
+	tk.req = &tk.request
+	err := w.route(tk)
 	if err == nil {
 		return
 	}
@@ -61,11 +64,12 @@ func (w *Worker) submit(ctx context.Context, r Request, reply func(Reply, error)
 	if r.Class != "" && r.Name != "" {
 		e.Object = cmp.Or(e.Object, r.Class+"/"+r.Name)
 	}
-	e.RequestID = cmp.Or(e.RequestID, r.requestID())
+	e.RequestID = cmp.Or(e.RequestID, tk.req.requestID())
 	reply(Reply{}, &e)
 }
 
-func (w *Worker) route(ctx context.Context, r *Request, reply func(Reply, error)) error {
+func (w *Worker) route(tk *task) error {
+	r := tk.req
 	c, err := w.check(r)
 	if err != nil {
 		return err
@@ -76,7 +80,8 @@ func (w *Worker) route(ctx context.Context, r *Request, reply func(Reply, error)
 	if ep == nil {
 		return unavailable(fmt.Errorf("partition %d is not owned", p))
 	}
-	return ep.submit(c, r.Name, token, &task{req: r, ctx: ctx, at: w.awake(), reply: reply})
+	tk.at = w.awake()
+	return ep.submit(c, r.Name, token, tk)
 }
 
 // check tells what is wrong with a request, and fills in what it leaves open.
@@ -112,7 +117,7 @@ func (w *Worker) check(r *Request) (*class, error) {
 		}
 	}
 	if r.ID == "" && r.Session == nil {
-		r.made = newToken().String()
+		r.made = journal.Token(rand.Uint64()) // for logs, and for the ids of what it calls: it need only be another one
 	}
 	return c, nil
 }

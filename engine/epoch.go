@@ -65,14 +65,14 @@ func (ep *epoch) epochAt(seq journal.Seq) journal.EpochID {
 
 // object is the object of that name, made if it is not in memory.
 func (ep *epoch) object(c *class, name, token string) (*object, error) {
-	id := snapshot.ID(c.Name + "." + token)
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
 	if ep.over.Load() {
 		return nil, unavailable(errEpochOver)
 	}
-	o := ep.objects[id]
+	o := ep.objects[snapshot.ID(c.Name+"."+token)] // only here the id need not be on the heap
 	if o == nil {
+		id := snapshot.ID(c.Name + "." + token)
 		o = &object{ep: ep, class: c, name: name, id: id, idleSince: ep.w.awake()}
 		if name == token {
 			o.name = o.token() // or it would keep the request

@@ -319,7 +319,7 @@ func (in *inbox) give(m journal.Message, l *letter, done func(error)) error {
 		}
 		return err
 	}
-	r := &Request{Class: class, Name: name, Method: method, Body: m.Data, letter: l, made: fmt.Sprintf("inbox-%d-%d", l.life, l.seq)}
+	r := &Request{Class: class, Name: name, Method: method, Body: m.Data, letter: l}
 	if err := in.ep.w.readLetter(c, r, m.Header); err != nil && l.dead == nil {
 		l.failed = true
 		l.refused = err

@@ -277,9 +277,4 @@ func TestALongBacklogTakesBoundedMemory(t *testing.T) {
 	w := world.worker("a")
 	answered(t, w, last)
 	until(t, func() bool { return value(t, w, "x") == 5000 })
-	for _, p := range w.Status().Owned {
-		if p.Inbox.Held > 0 {
-			t.Error("an object that keeps up is held")
-		}
-	}
 }

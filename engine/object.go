@@ -87,6 +87,8 @@ type task struct {
 	at    time.Duration   // when it came, by Worker.awake
 	reply func(Reply, error)
 	bytes int // what it counts for while it waits
+
+	request Request // where req is: one piece of memory for both
 }
 
 // size is what the request counts for while it waits.
@@ -298,10 +300,10 @@ func (o *object) now() time.Time {
 func (o *object) begin(tk *task, now time.Time, began time.Duration) *turn {
 	limit := o.class.Limits.Turn
 	if tk.req.letter == nil {
-		limit = min(limit, tk.req.Deadline.Sub(o.ep.w.clock.Now()))
+		limit = min(limit, tk.req.Deadline.Sub(now))
 	}
 	deadline := time.Now().Add(limit)
-	t := &turn{o: o, act: o.act, req: tk.req, now: now, version: o.state.version, ctx: newTurnContext(tk.ctx, deadline)}
+	t := &turn{o: o, act: o.act, req: tk.req, now: now, version: o.state.version, ctx: turnContext{parent: tk.ctx, deadline: deadline}}
 	o.arm(t, tk, began)
 	return t
 }
@@ -394,8 +396,8 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 	t.committed()
 	folded, capture := o.capture()
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.gone { // the epoch ended meanwhile: the commit was never sent
+		o.mu.Unlock()
 		return errEpochOver
 	}
 	o.pending = append(o.pending, c)
@@ -411,11 +413,26 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 		o.barrier = c.version
 		o.waiters = append(o.waiters, waiter{c.version, func(err error) { o.captured(folded, err) }})
 	}
-	if !o.queued {
-		o.queued = true
-		o.ep.committer.enqueue(o)
+	first := o.line()
+	alone := len(o.queue) == 0
+	o.mu.Unlock()
+	switch {
+	case first && alone:
+		o.ep.committer.sendNow()
+	case first: // the next turn does not wait for this one's record
+		o.ep.committer.signal()
 	}
 	return nil
+}
+
+// line puts the object in the committer's line if it has a record to send, and tells whether it did. Called with mu held.
+func (o *object) line() bool {
+	if o.queued || len(o.pending) == 0 || o.gone || o.unacked >= recordsInFlightMax {
+		return false
+	}
+	o.queued = true
+	o.ep.committer.enqueue(o)
+	return true
 }
 
 // checkFold holds the state in memory against the events: an exported field changes only in Apply.
@@ -592,7 +609,8 @@ func (o *object) waitDurable(ctx context.Context, version journal.Version) error
 	}
 }
 
-// takeRecord takes the next commits to be sent as one record: as many as fit, but none beyond the barrier.
+// takeRecord takes the next commits to be sent as one record: as many as fit, but none beyond the barrier. If there are
+// more the object is in line again.
 func (o *object) takeRecord(dst []byte) (*record, []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -630,6 +648,8 @@ func (o *object) takeRecord(dst []byte) (*record, []byte) {
 	r.hash, r.bytes = journal.HashOf(dst), len(dst)
 	o.last, o.sent = r.hash, r.last
 	o.unacked++
+	o.queued = false
+	o.line()
 	return r, dst
 }
 
@@ -644,10 +664,7 @@ func (o *object) stored(r *record, seq journal.Seq) {
 	o.unacked--
 	o.records++
 	o.bytes += r.bytes
-	if len(o.pending) > 0 && !o.queued && !o.gone {
-		o.queued = true
-		o.ep.committer.enqueue(o)
-	}
+	more := o.line()
 	n := 0
 	for n < len(o.waiters) && o.waiters[n].version <= r.last {
 		n++
@@ -657,6 +674,9 @@ func (o *object) stored(r *record, seq journal.Seq) {
 		o.waiters = nil
 	}
 	o.mu.Unlock()
+	if more {
+		o.ep.committer.signal()
+	}
 	if r.first == 1 {
 		o.newborn()
 	}
@@ -725,16 +745,6 @@ var errEpochOver = errors.New("the epoch is over")
 var errNoAnswer = errors.New("no answer")
 
 func (o *object) subjectName() string { return o.ep.ns.Journal(o.class.Name, o.token()) }
-
-// requeue puts the object in line again if it has commits left, behind the others.
-func (o *object) requeue() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.queued = len(o.pending) > 0 && !o.gone && o.unacked < recordsInFlightMax
-	if o.queued {
-		o.ep.committer.enqueue(o)
-	}
-}
 
 // recordsInFlightMax is how many records of one object are in flight: enough that the log is never idle for it, and
 // few, so that what a hot object commits meanwhile is joined into few records.

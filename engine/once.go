@@ -226,7 +226,7 @@ func (o *once) add(c *commit) {
 	if m := c.Inbox; m != nil {
 		o.inbox = inboxMark{m.Life, m.Seq, m.At}
 	}
-	if !c.Inbox.Counts() {
+	if c.Session == nil && c.ID == "" || !c.Inbox.Counts() {
 		return
 	}
 	a := &answer{Hash: c.Hash, Version: c.version, At: c.At, commit: c}
@@ -255,11 +255,9 @@ func (o *once) add(c *commit) {
 		}
 		return
 	}
-	if c.ID != "" {
-		a.Order = o.ids
-		o.ids++
-		put(&o.recent, c.ID, a)
-	}
+	a.Order = o.ids
+	o.ids++
+	put(&o.recent, c.ID, a)
 }
 
 // expire forgets the senders whose latest deadline has passed: by the time of a commit, or of a message of the inbox.
@@ -458,8 +456,13 @@ func (r *Request) requestID() string {
 		return r.ID
 	case r.Session != nil:
 		return r.Session.Sender + "-" + strconv.FormatUint(r.Session.N, 10)
+	case r.letter != nil:
+		return fmt.Sprintf("inbox-%d-%d", r.letter.life, r.letter.seq)
 	}
-	return r.made
+	if r.made == 0 {
+		return ""
+	}
+	return r.made.String()
 }
 
 // hash tells requests of one id apart.

@@ -285,7 +285,7 @@ func isGone(o *object) bool {
 
 func TestARecordIsNeverLargerThanTheServerTakes(t *testing.T) {
 	t.Parallel()
-	o := &object{ep: &epoch{recordMax: 48 << 10}}
+	o := &object{ep: &epoch{recordMax: 48 << 10, committer: &committer{}}}
 	for v := range 4 {
 		c := &commit{version: journal.Version(v + 1), Commit: journal.Commit{At: time.Now()}}
 		c.encoded = []byte(`{"changes":[],"x":"` + strings.Repeat("x", 20<<10) + `"`)

@@ -73,7 +73,7 @@ func BenchmarkInvoke(b *testing.B) {
 	r := &Request{Method: "add", Body: []byte("1")}
 	b.ReportAllocs()
 	for b.Loop() {
-		t := &turn{o: o, act: act, req: r, ctx: newTurnContext(context.Background(), time.Time{})}
+		t := &turn{o: o, act: act, req: r, ctx: turnContext{parent: context.Background()}}
 		if reply, err := t.run(); err != nil || string(reply.Body) != "1" {
 			b.Fatal(reply, err)
 		}

@@ -34,7 +34,8 @@ type turn struct {
 	act      Activation
 	req      *Request
 	now      time.Time
-	ctx      *turnContext
+	ctx      turnContext
+	own      Ctx             // what the method gets: it is made with its turn
 	version  journal.Version // of the object before the turn
 	calls    int
 	rand     *rand.Rand
@@ -45,7 +46,7 @@ type turn struct {
 	whenDurable []func()
 
 	changes []journal.Change
-	at      map[string]int // index in changes of a key's put or delete
+	at      map[string]int // index in changes of a key's put or delete, once they are too many to look through
 
 	// mu is held at each touch of the object's state, and by whoever gives the turn up: once ended is set under it, a
 	// method that still runs cannot reach the state any more.
@@ -97,7 +98,7 @@ func (t *turn) locked(f func(*state)) {
 }
 
 func (t *turn) get(key string) (data []byte, ok bool) {
-	if i, changed := t.at[key]; changed {
+	if i := t.changed(key); i >= 0 {
 		data = t.changes[i].Data
 		return data, data != nil
 	}
@@ -129,32 +130,60 @@ func (t *turn) delete(key string) {
 
 // change notes the last change of a key: of several in one turn only that one is recorded.
 func (t *turn) change(key string, c journal.Change) {
-	if i, ok := t.at[key]; ok {
+	if i := t.changed(key); i >= 0 {
 		t.changes[i] = c
 		return
 	}
-	if t.at == nil {
-		t.at = map[string]int{}
-	}
-	t.at[key] = len(t.changes)
-	t.changes = append(t.changes, c)
+	t.note(c)
 }
+
+// changed is the index in changes of a key's put or delete, negative if there is none.
+func (t *turn) changed(key string) int {
+	if t.at != nil {
+		if i, ok := t.at[key]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(t.changes, func(c journal.Change) bool { return c.Kind != journal.Event && c.Key == key })
+}
+
+// note appends a change: a put or delete of another key, or an event. Most turns have a few, and no map.
+func (t *turn) note(c journal.Change) {
+	t.changes = append(t.changes, c)
+	switch n := len(t.changes); {
+	case t.at != nil && c.Kind != journal.Event:
+		t.at[c.Key] = n - 1
+	case t.at == nil && n > changesLooked:
+		t.at = make(map[string]int, 2*n)
+		for i, c := range t.changes {
+			if c.Kind != journal.Event {
+				t.at[c.Key] = i
+			}
+		}
+	}
+}
+
+// changesLooked is how many changes are looked through.
+const changesLooked = 8
 
 func (t *turn) emit(event string, data []byte) {
 	if len(data) > ValueBytesMax {
 		t.fail(TooLarge, "event %q has %d bytes; at most %d", event, len(data), ValueBytesMax)
 	}
 	t.emitted = true
-	t.changes = append(t.changes, journal.Change{Kind: journal.Event, Type: event, Data: data})
+	t.note(journal.Change{Kind: journal.Event, Type: event, Data: data})
 }
 
 func (t *turn) entries(from, to string, reverse bool) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		var seq iter.Seq2[string, entryOrError]
 		t.locked(func(s *state) {
-			above := make(map[string]cell, len(t.at))
-			for key, i := range t.at {
-				above[key] = cell{data: t.changes[i].Data}
+			above := make(map[string]cell, len(t.changes))
+			for _, c := range t.changes {
+				if c.Kind != journal.Event {
+					above[c.Key] = cell{data: c.Data}
+				}
 			}
 			seq = s.entries(from, to, reverse, above)
 		})
@@ -208,6 +237,12 @@ func derivedID(request string, n int, caller string) string {
 	return id
 }
 
+// handle is the turn as the method has it.
+func (t *turn) handle() *Ctx {
+	t.own = Ctx{&t.ctx, t}
+	return &t.own
+}
+
 // run runs the method and returns its reply. A panic is an error that the caller sees without its stack.
 func (t *turn) run() (reply *journal.Reply, err error) {
 	defer func() {
@@ -220,7 +255,7 @@ func (t *turn) run() (reply *journal.Reply, err error) {
 			err = panicked{fmt.Errorf("panic: %v", p)}
 		}
 	}()
-	c := &Ctx{t.ctx, t}
+	c := t.handle()
 	if t.req.HTTP != nil {
 		return t.serveHTTP(c)
 	}
@@ -228,7 +263,7 @@ func (t *turn) run() (reply *journal.Reply, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(out) > 0 {
+	if len(out) > 0 && !t.o.class.compact {
 		out = t.compact("reply of "+t.req.Method, out)
 	}
 	return &journal.Reply{Status: http.StatusOK, Body: out}, nil
@@ -250,7 +285,7 @@ func wakeUp(o *object, act Activation, run int, tk *task) error {
 	}
 	req := &Request{Method: "OnWake", ID: tk.req.ID, Session: tk.req.Session, made: tk.req.made, read: true}
 	t := &turn{o: o, act: act, req: req, now: o.now(), version: o.state.version,
-		ctx: newTurnContext(tk.ctx, time.Now().Add(o.class.Limits.Turn))}
+		ctx: turnContext{parent: tk.ctx, deadline: time.Now().Add(o.class.Limits.Turn)}}
 	o.arm(t, tk, o.ep.w.awake())
 	err := t.wake(h)
 	if !o.finish(run, t) {
@@ -270,7 +305,7 @@ func (t *turn) wake(h WakeHandler) (err error) {
 			err = fmt.Errorf("OnWake: panic: %v", p)
 		}
 	}()
-	return remote(h.OnWake(&Ctx{t.ctx, t}))
+	return remote(h.OnWake(t.handle()))
 }
 
 func (t *turn) serveHTTP(c *Ctx) (*journal.Reply, error) {
@@ -342,10 +377,6 @@ type turnContext struct {
 	done context.Context // made on demand
 	stop context.CancelFunc
 	over bool
-}
-
-func newTurnContext(parent context.Context, deadline time.Time) *turnContext {
-	return &turnContext{parent: parent, deadline: deadline}
 }
 
 func (c *turnContext) real() context.Context {

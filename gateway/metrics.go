@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,11 +57,32 @@ func NewMetrics(version string) *Metrics {
 
 // Observer is for the worker's [engine.Config].
 func (m *Metrics) Observer() engine.Observer {
+	type labels struct {
+		class, method string
+		code          engine.Code
+	}
+	type series struct {
+		calls       prometheus.Counter
+		ran, waited prometheus.Observer
+	}
+	var mu sync.RWMutex
+	known := map[labels]series{} // or each turn would look for three
 	return engine.Observer{
 		Turn: func(class, method string, code engine.Code, waited, ran time.Duration) {
-			m.calls.WithLabelValues(class, method, string(cmp.Or(code, "ok"))).Inc()
-			m.ran.WithLabelValues(class, method).Observe(ran.Seconds())
-			m.waited.WithLabelValues(class).Observe(waited.Seconds())
+			of := labels{class, method, code}
+			mu.RLock()
+			s, ok := known[of]
+			mu.RUnlock()
+			if !ok {
+				s = series{m.calls.WithLabelValues(class, method, string(cmp.Or(code, "ok"))),
+					m.ran.WithLabelValues(class, method), m.waited.WithLabelValues(class)}
+				mu.Lock()
+				known[of] = s
+				mu.Unlock()
+			}
+			s.calls.Inc()
+			s.ran.Observe(ran.Seconds())
+			s.waited.Observe(waited.Seconds())
 		},
 		Wake: func(class string, took time.Duration) { m.woken.WithLabelValues(class).Observe(took.Seconds()) },
 	}

@@ -188,10 +188,31 @@ func appendValue(b []byte, name string, data []byte, raw bool) []byte {
 	return append(b, '"')
 }
 
+// appendTime appends a time in timeFormat. By hand: there is one in each commit, and the format would be parsed each time.
 func appendTime(b []byte, t time.Time) []byte {
-	b = append(b, '"')
-	b = t.UTC().AppendFormat(b, timeFormat)
-	return append(b, '"')
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	if year < 0 || year > 9999 {
+		return append(t.AppendFormat(append(b, '"'), timeFormat), '"')
+	}
+	b = appendDigits(append(b, '"'), 4, year)
+	b = appendDigits(append(b, '-'), 2, int(month))
+	b = appendDigits(append(b, '-'), 2, day)
+	b = appendDigits(append(b, 'T'), 2, hour)
+	b = appendDigits(append(b, ':'), 2, minute)
+	b = appendDigits(append(b, ':'), 2, second)
+	b = appendDigits(append(b, '.'), 9, t.Nanosecond())
+	return append(b, `Z"`...)
+}
+
+// appendDigits appends the last n decimal digits of v.
+func appendDigits(b []byte, n, v int) []byte {
+	b = append(b, "000000000"[:n]...)
+	for i := len(b) - 1; v > 0 && n > 0; i, n, v = i-1, n-1, v/10 {
+		b[i] = byte('0' + v%10)
+	}
+	return b
 }
 
 func appendHex(b, raw []byte) []byte {

@@ -92,7 +92,7 @@ type Answer struct {
 	Err     error // why it was not stored, for the log
 }
 
-// A Writer appends to one partition's stream for one epoch. Its methods are called by one goroutine.
+// A Writer appends to one partition's stream for one epoch. Append is called by one goroutine at a time.
 type Writer interface {
 	// Append sends messages that may be stored only directly behind position last, and does not wait: one as a plain
 	// message, several as an atomic batch. The answer comes through the function that the writer was opened with,

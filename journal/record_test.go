@@ -282,3 +282,15 @@ func BenchmarkDecodeRecord(b *testing.B) {
 		}
 	}
 }
+
+func TestTimesHaveTheirFormat(t *testing.T) {
+	for _, at := range []time.Time{
+		{}, time.Unix(0, 0), time.Unix(0, 1), time.Unix(1_700_000_000, 123_456_789), time.Unix(1_709_251_199, 999_999_999),
+		time.Date(2026, 12, 31, 23, 59, 59, 100, time.FixedZone("", -5*3600)), time.Date(0, 1, 2, 3, 4, 5, 60, time.UTC),
+		time.Date(9999, 12, 31, 23, 59, 59, 1, time.UTC), time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		if got, want := string(appendTime(nil, at)), at.UTC().Format(`"`+timeFormat+`"`); got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+	}
+}

@@ -22,7 +22,7 @@ type writer struct {
 	sub    *nats.Subscription
 	closed atomic.Bool
 
-	// Owned by the goroutine that appends: the message, its headers and their values are used again and again.
+	// Owned by whoever appends, one at a time: the message, its headers and their values are used again and again.
 	msg    nats.Msg
 	header nats.Header
 	values map[string][]string // by header, one each
