@@ -24,7 +24,7 @@ type committer struct {
 	writer journal.Writer
 	wake   chan struct{}
 
-	sending sync.Mutex // before an object's mu, and that before mu
+	sending chan struct{} // has an element while somebody sends, which comes before an object's mu, and that before mu
 	buf     []byte     // the payload of the record that is being sent
 
 	mu      sync.Mutex
@@ -63,7 +63,7 @@ type batch struct {
 }
 
 func newCommitter(ep *epoch, next journal.Seq) *committer {
-	c := &committer{ep: ep, wake: make(chan struct{}, 1), acked: next - 1, durable: next - 1}
+	c := &committer{ep: ep, wake: make(chan struct{}, 1), sending: make(chan struct{}, 1), acked: next - 1, durable: next - 1}
 	c.win.next = next
 	return c
 }
@@ -128,9 +128,9 @@ func (c *committer) run() {
 
 // sendOne sends what is next, and tells whether there was something.
 func (c *committer) sendOne() bool {
-	c.sending.Lock()
+	c.sending <- struct{}{}
 	sent, err := c.send()
-	c.sending.Unlock()
+	<-c.sending
 	if err != nil {
 		c.ep.end(fmt.Errorf("append: %w", err))
 	}
@@ -140,12 +140,14 @@ func (c *committer) sendOne() bool {
 // sendNow sends what is next from the goroutine of an object. If somebody is sending already, or there is more, that is
 // left to run: an object does not work for the others.
 func (c *committer) sendNow() {
-	if !c.sending.TryLock() {
+	select {
+	case c.sending <- struct{}{}:
+	default:
 		c.signal()
 		return
 	}
 	_, err := c.send()
-	c.sending.Unlock()
+	<-c.sending
 	if err != nil {
 		c.ep.end(fmt.Errorf("append: %w", err))
 		return
