@@ -294,7 +294,7 @@ func (s *state) flush(store snapshot.Store, b base, folded []byte) error {
 		n++
 	}
 	batch := snapshot.Batch{Clear: !s.stored}
-	if s.stored {
+	if s.stored && s.once.ids > 0 { // there may be own ids to forget
 		var err error
 		if batch.Entries, err = s.once.prune(store, s.id, s.once.ids-ownIDs(s.tail[n:]), b.At, pruneMax); err != nil {
 			return err
