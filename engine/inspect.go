@@ -205,13 +205,19 @@ func (w *Worker) Journal(ctx context.Context, class, name string, from journal.S
 }
 
 func (ep *epoch) entriesOf(m journal.Message, class, name string) []JournalEntry {
-	e := JournalEntry{Class: class, Name: name, Seq: m.Seq, At: m.Time}
-	id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
-	if err != nil || id != ep.epochAt(m.Seq) {
-		e.Problem = "does not count: it is not of the epoch before it"
-		return []JournalEntry{e}
+	if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != ep.epochAt(m.Seq) {
+		return []JournalEntry{{Class: class, Name: name, Seq: m.Seq, At: m.Time, Problem: "does not count: it is not of the epoch before it"}}
 	}
-	e.Epoch = id.Number
+	return Entries(m, class, name)
+}
+
+// Entries are the commits of an object's record whose epoch is the last one before it. One that cannot be read is one
+// entry with its problem.
+func Entries(m journal.Message, class, name string) []JournalEntry {
+	e := JournalEntry{Class: class, Name: name, Seq: m.Seq, At: m.Time}
+	if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err == nil {
+		e.Epoch = id.Number
+	}
 	rec, err := journal.DecodeRecord(m.Data)
 	if err != nil {
 		e.Problem = err.Error()
