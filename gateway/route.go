@@ -26,6 +26,8 @@ var routes = withSegments(
 	route{path: "/v1/objects/{class}/{name}/call/{method}", method: "POST", serve: (*Gateway).call},
 	route{path: "/v1/objects/{class}/{name}/state", method: "GET", serve: (*Gateway).state},
 	route{path: "/v1/objects/{class}/{name}/journal", method: "GET", query: []string{"from", "limit"}, serve: (*Gateway).journal},
+	route{path: "/v1/objects/{class}/{name}/journal/{id}", method: "GET", query: []string{"cloudevents"}, serve: (*Gateway).commit},
+	route{path: "/v1/changes", method: "GET", query: []string{"class", "cloudevents", "from", "prefix"}, serve: (*Gateway).changes},
 	route{path: "/v1/objects/{class}", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
 	route{path: "/v1/objects", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
 	route{path: "/v1/classes", method: "GET", serve: (*Gateway).classes},
@@ -55,6 +57,7 @@ var allPaths = func() string {
 type target struct {
 	route               *route
 	class, name, method string
+	event               string // the id of one
 	query               url.Values
 	id                  string // the caller's own
 }
@@ -116,6 +119,8 @@ func (r *route) target(segments []string) (target, error) {
 			t.name = value
 		case "{method}":
 			t.method = value
+		case "{id}":
+			t.event = value
 		}
 	}
 	return t, nil

@@ -56,6 +56,7 @@ type Listener struct {
 	ps      []int // the partitions that it listens to
 	wake    chan struct{}
 	reading bool // it holds one of the hub's readers
+	closed  bool
 
 	from  []spot       // where it began, by partition
 	told  []spot       // what was passed on
@@ -95,17 +96,17 @@ func (h *Hub) Listen(ctx context.Context, want Want) (*Listener, error) {
 	return l, nil
 }
 
-// Close ends the listening.
+// Close ends the listening. It may be called again.
 func (l *Listener) Close() {
-	if l.tail == nil {
+	if l.closed {
 		return
 	}
+	l.closed = true
 	l.tail.mu.Lock()
 	delete(l.tail.listeners, l)
 	l.tail.mu.Unlock()
 	l.read(false)
 	l.hub.leave(l.tail, 1)
-	l.tail = nil
 }
 
 // begin finds the partitions and the place.

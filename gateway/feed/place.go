@@ -47,6 +47,12 @@ func parseSpot(text string) (spot, error) {
 	return s, nil
 }
 
+// ParseID reads the id of an event of one object: the sequence of its record, and which of its commits, 0 for the last.
+func ParseID(text string) (seq journal.Seq, part int, err error) {
+	s, err := parseSpot(text)
+	return s.seq, s.part, err
+}
+
 // lifeDigits are so many of the digits of the namespace's id that a place begins with.
 const lifeDigits = 8
 
