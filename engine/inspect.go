@@ -168,6 +168,20 @@ func (ep *epoch) settle(ctx context.Context, shown journal.Seq) error {
 	return nil
 }
 
+// Durable returns when what a stream of this worker has up to a position is durable, so that it may be told of.
+func (w *Worker) Durable(ctx context.Context, stream string, seq journal.Seq) error {
+	for p := range w.epochs {
+		if w.ns.Stream(p) != stream {
+			continue
+		}
+		if ep := w.epochs[p].Load(); ep != nil {
+			return ep.settle(ctx, seq)
+		}
+		return unavailable(fmt.Errorf("partition %d is not owned", p))
+	}
+	return Errorf(NotFound, "no stream %q", stream)
+}
+
 // readError is why an object cannot be looked at.
 func (ep *epoch) readError(err error) error {
 	o := &object{ep: ep}
