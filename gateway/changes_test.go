@@ -310,10 +310,11 @@ func TestHeartbeatsComeWhereNothingDoes(t *testing.T) {
 
 func TestASlowListenerIsCutAndTheOthersAreNot(t *testing.T) {
 	t.Parallel()
-	g := overAFeed(t, feed.Config{MemoryBytes: 2 << 20})
+	g := overAFeed(t, feed.Config{MemoryBytes: 512 << 10})
+	g.ClientTimeout = time.Hour // on a machine that is busy
 	s := httptest.NewUnstartedServer(g)
 	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if err := c.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil { // of the kernel, which would take it all
+		if err := c.(*net.TCPConn).SetWriteBuffer(16 << 10); err != nil { // of the kernel, which would take it all
 			t.Error(err)
 		}
 		return ctx
@@ -322,8 +323,8 @@ func TestASlowListenerIsCutAndTheOthersAreNot(t *testing.T) {
 	t.Cleanup(s.Close)
 	slow := listenTo(t, s.URL+"/v1/changes?class=shelf")
 	quick := []*follower{listenTo(t, s.URL+"/v1/changes"), listenTo(t, s.URL+"/v1/changes", "Accept: text/event-stream")}
-	const n = 120 // of 100 KiB: more than the buffers on the way hold
-	items := strings.Repeat("x", 100<<10)
+	const n = 60 // of 32 KiB: more than the buffers on the way hold
+	items := strings.Repeat("x", 32<<10)
 	for i := range n {
 		got := send(t, g, "POST", "/v1/objects/shelf/a/call/place", fmt.Sprintf(`{"Item":"%d-%s"}`, i, items))
 		if body := read(t, got); got.StatusCode != 200 {

@@ -35,6 +35,12 @@ func (w *world) tells(h *Hub, want Want, n int) (got []commit, place string, err
 	return got, place, err
 }
 
+// settled waits until listeners have rested, and nothing goes on any more.
+func settled() {
+	<-time.After(time.Millisecond)
+	synctest.Wait()
+}
+
 func TestWhatIsNotDurableIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
@@ -69,19 +75,19 @@ func TestWhatIsNotDurableIsNotTold(t *testing.T) {
 		for range 3 {
 			w.commit("a", "x", 1, false)
 		}
-		synctest.Wait()
+		settled()
 		if len(told) != 0 || open == nil {
 			t.Fatalf("%d told", len(told))
 		}
 		ask := open
 		open = nil
 		ask() // of the first that came
-		synctest.Wait()
+		settled()
 		if len(told) != 1 || open == nil {
 			t.Errorf("%d told", len(told))
 		}
 		open()
-		synctest.Wait()
+		settled()
 		if len(told) != 3 {
 			t.Errorf("%d told", len(told))
 		}

@@ -312,10 +312,9 @@ func (l *Listener) look() (next []found, err error) {
 		return nil, l.tail.over()
 	}
 	if l.some {
-		if next, err = l.scan(); err != nil || len(next) > 0 {
+		if next, l.some, err = l.scan(); err != nil || len(next) > 0 {
 			return next, err
 		}
-		l.some = false
 	}
 	l.pass()
 	for _, p := range l.ps {
@@ -324,18 +323,18 @@ func (l *Listener) look() (next []found, err error) {
 	return nil, nil
 }
 
-// scan looks through the memory of the partitions, each time of another one first.
-func (l *Listener) scan() (next []found, err error) {
+// scan looks through the memory of the partitions, each time of another one first, and tells whether there may be more.
+func (l *Listener) scan() (next []found, more bool, err error) {
 	l.turn++
 	for i, size := 0, 0; i < len(l.ps); i++ {
 		p := l.ps[(i+l.turn)%len(l.ps)]
 		part := &l.tail.parts[p]
 		if l.at[p] < part.low {
-			return nil, engine.Errorf(engine.Overloaded, "too slow: what is next is not in memory any more; go on from the last id")
+			return nil, true, engine.Errorf(engine.Overloaded, "too slow: what is next is not in memory any more; go on from the last id")
 		}
 		for _, r := range part.behind(l.at[p]) {
 			if len(next) == tellRecords || size > tellBytes {
-				return next, nil
+				return next, true, nil
 			}
 			l.at[p] = r.m.Seq
 			if l.want.takes(r) {
@@ -344,7 +343,7 @@ func (l *Listener) scan() (next []found, err error) {
 			}
 		}
 	}
-	return next, nil
+	return next, false, nil
 }
 
 // reach takes what is looked through as told, when all of it that is to be told is.
