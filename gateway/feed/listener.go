@@ -355,11 +355,13 @@ func (l *Listener) reach(p int) {
 
 // deliver passes records on, commit by commit.
 func (l *Listener) deliver(ctx context.Context, next []found, o *out) error {
-	var events []Event
+	events := make([]Event, 0, len(next))
 	var incomplete error
 	for _, f := range next {
-		if incomplete = l.since[f.p].check(ctx, l.tail.js.Log(f.p), f.r); incomplete != nil {
-			break
+		if c := &l.since[f.p]; f.r.m.Seq <= c.until {
+			if incomplete = c.check(ctx, l.tail.js.Log(f.p), f.r); incomplete != nil {
+				break
+			}
 		}
 		f.r.decode()
 		first := 0

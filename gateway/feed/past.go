@@ -168,9 +168,9 @@ type completion struct {
 // seenMax bounds what is remembered; an object that was forgotten is looked at again.
 const seenMax = 1 << 16
 
-// check is called with each record before it is told.
+// check is called with each record up to until before it is told.
 func (c *completion) check(ctx context.Context, log journal.Log, r *record) error {
-	if r.m.Seq > c.until || c.seen[r.m.Subject] {
+	if c.seen[r.m.Subject] {
 		return nil
 	}
 	if c.seen == nil || len(c.seen) == seenMax {
