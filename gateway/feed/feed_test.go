@@ -331,3 +331,35 @@ func TestAHeartbeatComesWhileThePastIsRead(t *testing.T) {
 		h.Close()
 	})
 }
+
+// TestWhatWasPurgedWhileThePastWasReadIsFound: what is left of the object came after memory began, and is told from there.
+func TestWhatWasPurgedWhileThePastWasReadIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		h := w.hub(Config{})
+		w.commit("a", "x", 1, false)
+		_, place, err := w.tells(h, Want{From: Start}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.commit("a", "x", 1, false)
+		w.commit("b", "y", 1, false)
+		l, err := h.Listen(t.Context(), Want{From: place}) // memory begins
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := w.commit("a", "x", 1, false)
+		s, _ := w.connect(t.Context())
+		if err := s.Log(0).Purge(t.Context(), ns.Journal("a", "x"), last); err != nil {
+			t.Fatal(err)
+		}
+		settled()
+		n := 0
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if err := l.Run(ctx, func(events []Event) error { n += len(events); return nil }); !errors.Is(err, engine.Conflict) || n != 1 {
+			t.Errorf("%d told, %v", n, err)
+		}
+		h.Close()
+	})
+}
