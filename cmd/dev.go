@@ -20,6 +20,7 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/gateway"
+	"github.com/perdure/perdure/gateway/feed"
 	"github.com/perdure/perdure/internal/blocksync"
 	"github.com/perdure/perdure/internal/embed"
 	"github.com/perdure/perdure/internal/natsbus"
@@ -31,9 +32,9 @@ import (
 
 // devFlags are what `perdure dev` takes.
 type devFlags struct {
-	listen, natsListen, data, sync, logLevel, logFormat, yardsticks string
-	partitions, memoryMB                                            int
-	reserveMin                                                      uint64
+	listen, natsListen, data, sync, republish, logLevel, logFormat, yardsticks string
+	partitions, memoryMB                                                       int
+	reserveMin                                                                 uint64
 }
 
 func (a *app) dev() *cobra.Command {
@@ -59,6 +60,7 @@ cut at most about that much.`,
 	flags.StringVar(&f.data, "data", "./data", "folder for everything that is kept")
 	flags.IntVar(&f.partitions, "partitions", 0, fmt.Sprintf("streams of a new namespace, for ever; default %d", jetstream.DefaultPartitions))
 	flags.StringVar(&f.sync, "sync", "always", "always, or how often the log is synced to disk, such as 100ms")
+	flags.StringVar(&f.republish, "republish", "", "on or off: the server publishes each change on <namespace>.change.<class>.<name> as well, for a third of the rate; default: as it is, at first off")
 	flags.IntVar(&f.memoryMB, "memory", 256, "MiB of objects in memory")
 	flags.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json; default: text on a terminal")
@@ -133,6 +135,9 @@ func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
 	}
 	if f.memoryMB < 1 || f.partitions < 0 || f.partitions > wire.Slots {
 		return usage(c, "--memory is %d, want at least 1; --partitions is %d, want 1 to %d", f.memoryMB, f.partitions, wire.Slots)
+	}
+	if f.republish != "" && f.republish != "on" && f.republish != "off" {
+		return usage(c, "--republish is %q; want on or off", f.republish)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -230,7 +235,12 @@ func (d *dev) openNamespace(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	d.kept, err = s.Open(ctx, jetstream.Settings{Partitions: d.flags.partitions})
+	want := jetstream.Settings{Partitions: d.flags.partitions}
+	if d.flags.republish != "" {
+		on := d.flags.republish == "on"
+		want.Republish = &on
+	}
+	d.kept, err = s.Open(ctx, want)
 	return err
 }
 
@@ -252,16 +262,23 @@ func (d *dev) config(id string) engine.Config {
 		Log:         d.log,
 		Version:     Version,
 	}
-	if d.groupSync() {
-		c.Durable = d.durable
-	}
+	c.Durable = d.durable()
 	return c
 }
 
-// groupSync tells whether this process makes durable what the server has stored.
-func (d *dev) groupSync() bool { return d.syncer != nil && d.every == 0 }
+// durable is what waits for the disk; nil if an acknowledgement is all it takes.
+func (d *dev) durable() func(stream string, seq journal.Seq, open func()) {
+	if d.syncer == nil || d.every != 0 {
+		return nil
+	}
+	return func(stream string, _ journal.Seq, open func()) { d.syncer.Durable(stream, open) }
+}
 
-func (d *dev) durable(stream string, _ journal.Seq, open func()) { d.syncer.Durable(stream, open) }
+// changes is the feed of what changes.
+func (d *dev) changes() (*feed.Hub, error) {
+	return feed.New(feed.Config{Namespace: d.ns, Life: d.kept.ID, Partitions: d.kept.Partitions, Durable: d.durable(), Log: d.log,
+		Connect: func(ctx context.Context) (journal.Session, error) { return d.dial(ctx, d.ns) }})
+}
 
 // serve runs worker, admin service and gateway, and ends them in the order in which callers notice least.
 func (d *dev) serve(ctx context.Context, ready func()) error {
@@ -275,14 +292,19 @@ func (d *dev) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer stop()
-	if d.groupSync() {
-		stop, err := natsbus.StorePosts(admin, d.ns, d.durable, func() error { return mayWrite(d.flags.data, d.flags.reserveMin) }, d.log)
+	if d.durable() != nil {
+		stop, err := natsbus.StorePosts(admin, d.ns, d.durable(), func() error { return mayWrite(d.flags.data, d.flags.reserveMin) }, d.log)
 		if err != nil {
 			return err
 		}
 		defer stop()
 	}
-	front, err := gateway.New(gateway.Config{Transport: engine.NewClient(d.worker), Inspector: d.worker, Ready: d.worker.Ready, Metrics: d.metrics, Log: d.log})
+	changes, err := d.changes()
+	if err != nil {
+		return err
+	}
+	defer changes.Close()
+	front, err := gateway.New(gateway.Config{Transport: engine.NewClient(d.worker), Inspector: d.worker, Feed: changes, Ready: d.worker.Ready, Metrics: d.metrics, Log: d.log})
 	if err != nil {
 		return err
 	}

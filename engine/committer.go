@@ -25,7 +25,7 @@ type committer struct {
 	wake   chan struct{}
 
 	sending chan struct{} // has an element while somebody sends, which comes before an object's mu, and that before mu
-	buf     []byte     // the payload of the record that is being sent
+	buf     []byte        // the payload of the record that is being sent
 
 	mu      sync.Mutex
 	win     window[sent]

@@ -171,6 +171,20 @@ func (ep *epoch) settle(ctx context.Context, shown journal.Seq) error {
 	return nil
 }
 
+// Durable returns when what a stream of this worker has up to a position is durable, so that it may be told of.
+func (w *Worker) Durable(ctx context.Context, stream string, seq journal.Seq) error {
+	for p := range w.epochs {
+		if w.ns.Stream(p) != stream {
+			continue
+		}
+		if ep := w.epochs[p].Load(); ep != nil {
+			return ep.settle(ctx, seq)
+		}
+		return unavailable(fmt.Errorf("partition %d is not owned", p))
+	}
+	return Errorf(NotFound, "no stream %q", stream)
+}
+
 // readError is why an object cannot be looked at.
 func (ep *epoch) readError(err error) error {
 	o := &object{ep: ep}
@@ -208,13 +222,19 @@ func (w *Worker) Journal(ctx context.Context, class, name string, from journal.S
 }
 
 func (ep *epoch) entriesOf(m journal.Message, class, name string) []JournalEntry {
-	e := JournalEntry{Class: class, Name: name, Seq: m.Seq, At: m.Time}
-	id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
-	if err != nil || id != ep.epochAt(m.Seq) {
-		e.Problem = "does not count: it is not of the epoch before it"
-		return []JournalEntry{e}
+	if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != ep.epochAt(m.Seq) {
+		return []JournalEntry{{Class: class, Name: name, Seq: m.Seq, At: m.Time, Problem: "does not count: it is not of the epoch before it"}}
 	}
-	e.Epoch = id.Number
+	return Entries(m, class, name)
+}
+
+// Entries are the commits of an object's record whose epoch is the last one before it. One that cannot be read is one
+// entry with its problem.
+func Entries(m journal.Message, class, name string) []JournalEntry {
+	e := JournalEntry{Class: class, Name: name, Seq: m.Seq, At: m.Time}
+	if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err == nil {
+		e.Epoch = id.Number
+	}
 	rec, err := journal.DecodeRecord(m.Data)
 	if err != nil {
 		e.Problem = err.Error()

@@ -9,9 +9,12 @@
 //	/v1/objects/{class}                          GET      the same, of one class
 //	/v1/objects/{class}/{name}/state             GET      the state as of the last record; nothing is woken
 //	/v1/objects/{class}/{name}/journal           GET      one commit a line (NDJSON); ?from= &limit=
+//	/v1/objects/{class}/{name}/journal           GET      with Accept: text/event-stream, what is committed to it; ?from=
+//	/v1/objects/{class}/{name}/journal/{id}      GET      one commit, by the id of its event; ?cloudevents=binary
 //	/v1/objects/{class}/{name}/call/{method}     POST     argument and result in JSON
 //	/v1/objects/{class}/{name}/send/{method}     POST     a durable message: 202 and {"seq":…} when it is stored
 //	/v1/objects/{class}/{name}/send/{seq}        GET      what became of it: waiting, applied, refused, repeat, notRun, dead
+//	/v1/changes                                  GET      what is committed to all; ?class= &prefix= &from= &cloudevents=structured
 //	/livez                                       GET      the process answers; ?verbose
 //	/readyz                                      GET      it takes requests, or 503 and why not; ?verbose
 //	/metrics                                     GET      Prometheus
@@ -28,6 +31,30 @@
 // begins at the last line's seq plus one. If the journal cannot be read further after its first line, the last line is
 // the problem: it has a code, which the others have not.
 //
+// # What changes
+//
+// A stream of events has one for each commit, from the moment of its first line on, or from where it is told to begin: from=now
+// is the default, from=start (or 0) what the journal still has, and from=<id>, or the header Last-Event-ID, which comes first,
+// what is behind the event of that id. Of one object the id is the sequence of the record, with the number of the commit if more
+// of the record follow, as in 260:2; there from=<sequence> is the first sequence, as it is without a stream. Of all objects it is
+// opaque. The order is that of the versions of each object; between objects there is none.
+//
+// /v1/changes is NDJSON, or server-sent events with Accept: text/event-stream. Both have the same events:
+//
+//	change      data is a commit as in the journal, without the reply; for one object with it
+//	heartbeat   at first, and each 15 s without another one; a comment among server-sent events. Its id counts like that of
+//	            an event: nothing that is asked for is before it
+//	end         data is a problem that ends the stream: overloaded, the client was too slow; conflict, what is next was
+//	            purged; unavailable, the journal cannot be read. The id is where to go on
+//
+//	{"event":"change","id":"3f9a0c12.260.0.17.5","data":{"class":"counter","name":"x",…}}
+//
+// A stream that ends without an event goes on where it was, too: the gateway is shutting down, or the connection was lost.
+//
+// Attributes of CloudEvents 1.0 are there on request. In binary mode they are the headers of a message, so it is for one commit
+// by itself; the events of a stream have no headers, and their data is a CloudEvent in structured mode. The id of the CloudEvent
+// is <class>/<name>@<version>, its source the path of the object.
+//
 // # Headers of requests, for OnHTTP, call and send
 //
 //	Idempotency-Key      the caller's own id: quoted or bare, 1 to 256 bytes; a repeat gets the recorded reply
@@ -38,6 +65,8 @@
 //	traceparent          W3C trace context; ignored unless it is well-formed
 //	Content-Type         of a call with a body: application/json or absent
 //	If-None-Match        of state: 304 if the version is still the one named
+//	Accept               of journal and changes: application/x-ndjson or text/event-stream
+//	Last-Event-ID        of streams of events: the id of the last one that was seen
 //
 // # Headers of replies
 //

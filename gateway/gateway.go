@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/gateway/feed"
 )
 
 // Config is what a [Gateway] is made of. Fields without a default are required.
@@ -20,6 +21,8 @@ type Config struct {
 	Transport engine.Transport
 	// Inspector looks at objects.
 	Inspector engine.Inspector
+	// Feed tells what changes. Without it nothing can be followed: Unavailable.
+	Feed *feed.Hub
 	// Ready says why requests cannot be served just now. Default: they always can.
 	Ready func() error
 	// Metrics count the requests, and are what /metrics shows. Default: metrics of the gateway's own.

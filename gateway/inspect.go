@@ -43,6 +43,9 @@ func matches(h http.Header, tag string) bool {
 
 // journal writes one commit a line, page by page. What goes wrong after the first page is the last line.
 func (g *Gateway) journal(w *response, r *http.Request, t *target) error {
+	if preferred(r.Header, typeNDJSON, typeSSE) == typeSSE {
+		return g.followJournal(w, r, t)
+	}
 	from, _, err := number(t, "from", 0, math.MaxUint64)
 	if err != nil {
 		return err

@@ -30,6 +30,8 @@ var routes = withSegments(
 	route{path: "/v1/objects/{class}/{name}/send/{seq}", method: "GET", serve: (*Gateway).sent},
 	route{path: "/v1/objects/{class}/{name}/state", method: "GET", serve: (*Gateway).state},
 	route{path: "/v1/objects/{class}/{name}/journal", method: "GET", query: []string{"from", "limit"}, serve: (*Gateway).journal},
+	route{path: "/v1/objects/{class}/{name}/journal/{id}", method: "GET", query: []string{"cloudevents"}, serve: (*Gateway).commit},
+	route{path: "/v1/changes", method: "GET", query: []string{"class", "cloudevents", "from", "prefix"}, serve: (*Gateway).changes},
 	route{path: "/v1/objects/{class}", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
 	route{path: "/v1/objects", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
 	route{path: "/v1/classes", method: "GET", serve: (*Gateway).classes},
@@ -63,6 +65,7 @@ type target struct {
 	route               *route
 	class, name, method string
 	seq                 string // of a message
+	event               string // the id of one
 	query               url.Values
 	id                  string // the caller's own
 }
@@ -134,6 +137,8 @@ func (r *route) target(segments []string) (target, error) {
 			t.method = value
 		case "{seq}":
 			t.seq = value
+		case "{id}":
+			t.event = value
 		}
 	}
 	return t, nil

@@ -16,8 +16,8 @@ const (
 	drainTimeout   = 10 * time.Second
 )
 
-// Serve answers HTTP requests on a listener until ctx is done; then it takes no more, lets those that it has finish, at
-// most for 10 s, and returns nil if all did. It closes the listener.
+// Serve answers HTTP requests on a listener until ctx is done; then it takes no more, ends streams of events at once, lets
+// the other requests that it has finish, at most for 10 s, and returns nil if all did. It closes the listener.
 //
 // A request's headers must arrive within 10 s and have at most 64 KiB; a connection without requests is closed after 2
 // minutes.
@@ -26,7 +26,8 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler, drain time.Duration) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: headerBytesMax, IdleTimeout: idleTimeout}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: headerBytesMax, IdleTimeout: idleTimeout,
+		BaseContext: func(net.Listener) context.Context { return context.WithValue(context.Background(), draining{}, ctx) }}
 	drained := make(chan error, 1)
 	unlink := context.AfterFunc(ctx, func() {
 		limit, cancel := context.WithTimeout(context.Background(), drain)
@@ -44,4 +45,15 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, drain time.Durat
 		return fmt.Errorf("serve %v: %w", l.Addr(), err)
 	}
 	return <-drained
+}
+
+// draining is the key of the context that ends when the server takes no more requests.
+type draining struct{}
+
+// drainOf is the context that ends when the server of a request takes no more; without a server, it does not end.
+func drainOf(ctx context.Context) context.Context {
+	if d, ok := ctx.Value(draining{}).(context.Context); ok {
+		return d
+	}
+	return context.Background()
 }

@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/gateway/feed"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
 	"github.com/perdure/perdure/snapshot"
@@ -37,6 +39,12 @@ func (s *shelf) OnHTTP(ctx *engine.Ctx, w http.ResponseWriter, r *http.Request) 
 // overAWorker is a gateway over a worker in this process, whose journal is in memory.
 func overAWorker(t *testing.T) *Gateway {
 	t.Helper()
+	return overAFeed(t, feed.Config{})
+}
+
+// overAFeed is the same, with a feed that is set up so.
+func overAFeed(t *testing.T, c feed.Config) *Gateway {
+	t.Helper()
 	const partitions = 2
 	m, j := NewMetrics("dev"), journaltest.NewMemory()
 	w, err := engine.New(engine.Config{ID: "test", Partitions: partitions, Store: snapshot.NewMemory(), Observe: m.Observer(),
@@ -54,7 +62,18 @@ func overAWorker(t *testing.T) *Gateway {
 			t.Error(err)
 		}
 	})
-	return newGateway(t, Config{Transport: engine.NewClient(w), Inspector: w, Ready: w.Ready, Metrics: m})
+	c.Life, c.Partitions = "0123456789abcdef", partitions
+	c.Connect = func(context.Context) (journal.Session, error) { return j.Session("objects", partitions), nil }
+	hub, err := feed.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(hub.Close)
+	g := newGateway(t, Config{Transport: engine.NewClient(w), Inspector: w, Ready: w.Ready, Metrics: m, Feed: hub})
+	for w.Ready() != nil {
+		<-time.After(time.Millisecond)
+	}
+	return g
 }
 
 func TestObjectsOfAWorkerAreReached(t *testing.T) {

@@ -163,9 +163,29 @@ var variants = []variant{
 	{name: "a sync that failed is passed over", property: "I4", file: "internal/blocksync/syncer.go",
 		old: "	if err := o.datasync(st.file); err != nil {\n		return err\n	}", new: "	_ = o.datasync(st.file)",
 		other: "./internal/blocksync TestAFailedSyncTellsNobodyAnythingAnyMore", why: noDisk},
+
+	// The feed.
+	{name: "a listener is told what is not durable", property: "I5", file: "gateway/feed/tail.go",
+		old: "	if t.cfg.Durable == nil {\n		t.durable", new: "	if true {\n		t.durable",
+		other: feedModel, why: noFeed},
+	{name: "a listener is told what does not count", property: "I1", file: "gateway/feed/follow.go",
+		old: "&& id == epoch", new: "&& id.Number <= epoch.Number",
+		other: feedModel, why: noFeed},
+	{name: "between the past and memory a record is told twice", property: "I1", file: "gateway/feed/past.go",
+		old: "p, l.at[p]+1, patterns", new: "p, l.at[p], patterns",
+		other: feedModel, why: noFeed},
+	{name: "what memory has lost is passed over", property: "I2", file: "gateway/feed/listener.go",
+		old: "		if l.at[p] < part.low {", new: "		if l.at[p] > part.high {",
+		other: feedModel, why: noFeed},
+	{name: "what was purged is passed over", property: "I2", file: "gateway/feed/past.go",
+		old: "			c.until = end //", new: "			c.until = 0 * end //",
+		other: "./gateway/feed TestWhatWasPurgedWhileThePastWasReadIsFound", why: noFeed},
 }
 
 const (
 	powerCut = "./internal/blocksync TestAPowerCutTakesNothingThatWasAnswered"
 	noDisk   = "it has no files"
+
+	feedModel = "./gateway/feed TestListenersAreToldEachCommitOnceAndInOrder"
+	noFeed    = "nobody listens in it"
 )

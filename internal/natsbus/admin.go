@@ -15,6 +15,7 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
 )
 
 // Limits of questions.
@@ -23,13 +24,20 @@ const (
 	questionsMax    = 16 // at once
 )
 
-// ServeAdmin answers questions about objects in JSON, on <ns>.admin.state, journal, sent, objects, classes and status. Each is
+// Inspected is what questions are about: a [*engine.Worker] is one.
+type Inspected interface {
+	engine.Inspector
+	// Durable returns when what a stream has up to a position is durable.
+	Durable(ctx context.Context, stream string, seq journal.Seq) error
+}
+
+// ServeAdmin answers questions about objects in JSON, on <ns>.admin.state, journal, sent, objects, classes, durable and status. Each is
 // answered in a goroutine of its own, at most 16 at once and each for at most 10 s; one more is Overloaded. An answer is
 // at most what the server carries: of a journal there are fewer entries then, others are TooLarge. What is published
 // without a reply subject is no question.
 //
 // stop ends the answering, and returns when no question is in work.
-func ServeAdmin(nc *nats.Conn, ns wire.Subjects, w engine.Inspector, status func() any, log *slog.Logger) (stop func(), err error) {
+func ServeAdmin(nc *nats.Conn, ns wire.Subjects, w Inspected, status func() any, log *slog.Logger) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &admin{answers: answers{nc, ns, log}, of: w, ctx: ctx}
 	var subs []*nats.Subscription
@@ -46,6 +54,7 @@ func ServeAdmin(nc *nats.Conn, ns wire.Subjects, w engine.Inspector, status func
 		"sent":    a.sent,
 		"objects": a.objects,
 		"classes": a.classes,
+		"durable": a.durable,
 		"status":  func(context.Context, question) (any, error) { return status(), nil },
 	} {
 		s, err := nc.QueueSubscribe(ns.Admin(what), queueGroup, func(m *nats.Msg) { a.take(m, answer) })
@@ -64,7 +73,7 @@ func ServeAdmin(nc *nats.Conn, ns wire.Subjects, w engine.Inspector, status func
 
 type admin struct {
 	answers
-	of  engine.Inspector
+	of  Inspected
 	ctx context.Context // of all questions
 
 	mu      sync.Mutex
@@ -139,7 +148,7 @@ func parseQuestion(body []byte) (q question, err error) {
 		}
 	}
 	if err != nil {
-		return q, engine.Errorf(engine.Invalid, "question: %w; want JSON with some of class, name, seq, from, limit, prefix, cursor", err)
+		return q, engine.Errorf(engine.Invalid, "question: %w; want JSON with some of class, name, seq, from, limit, prefix, cursor, stream", err)
 	}
 	return q, nil
 }
@@ -161,6 +170,10 @@ func (a *admin) state(ctx context.Context, q question) (any, error) {
 
 func (a *admin) sent(ctx context.Context, q question) (any, error) {
 	return a.of.Sent(ctx, q.Class, q.Name, q.Seq)
+}
+
+func (a *admin) durable(ctx context.Context, q question) (any, error) {
+	return struct{}{}, a.of.Durable(ctx, q.Stream, q.From)
 }
 
 func (a *admin) objects(ctx context.Context, q question) (any, error) {

@@ -56,7 +56,27 @@ func (i *inspector) Classes(context.Context) ([]engine.ClassInfo, error) {
 	return []engine.ClassInfo{{Name: "counter", Methods: map[string]engine.Method{"get": {Read: true}}, HTTP: true}}, nil
 }
 
-func serveAdmin(t *testing.T, ns wire.Subjects, of engine.Inspector) (stop func()) {
+func (i *inspector) Durable(_ context.Context, stream string, seq journal.Seq) error {
+	if stream != "objects-1" || seq != 7 {
+		return engine.Errorf(engine.NotFound, "no stream %q with %d", stream, seq)
+	}
+	return nil
+}
+
+func TestWhatIsDurableIsTold(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	serveAdmin(t, ns, &inspector{})
+	c := NewClient(connect(t), ns)
+	if err := c.Durable(t.Context(), "objects-1", 7); err != nil {
+		t.Error(err)
+	}
+	if err := c.Durable(t.Context(), "objects-2", 7); !errors.Is(err, engine.NotFound) {
+		t.Error(err)
+	}
+}
+
+func serveAdmin(t *testing.T, ns wire.Subjects, of Inspected) (stop func()) {
 	t.Helper()
 	status := func() any { return map[string]string{"id": "w1"} }
 	stop = must[func()](t)(ServeAdmin(connect(t), ns, of, status, slog.New(slog.DiscardHandler)))
@@ -121,7 +141,7 @@ func TestQuestionIsPlainJSON(t *testing.T) {
 		{"objects", ``, `{"objects":null}`},
 		{"objects", ` {"class":"counter"} `, `{"objects":null}`},
 		{"journal", `{"class":"counter","name":"a","from":3,"limit":5}`, `{"entries":[]}`},
-		{"objects", `{"klass":"counter"}`, `unknown field "klass"; want JSON with some of class, name, seq, from, limit, prefix, cursor`},
+		{"objects", `{"klass":"counter"}`, `unknown field "klass"; want JSON with some of class, name, seq, from, limit, prefix, cursor, stream`},
 		{"objects", `{"limit":"5"}`, "want JSON with some of"},
 		{"objects", `{} {}`, "there is more behind it"},
 		{"objects", `[`, "want JSON with some of"},

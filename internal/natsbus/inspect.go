@@ -20,6 +20,7 @@ type question struct {
 	Limit  int         `json:"limit,omitempty"`
 	Prefix string      `json:"prefix,omitempty"`
 	Cursor string      `json:"cursor,omitempty"`
+	Stream string      `json:"stream,omitempty"`
 }
 
 // Answers to questions about more than one thing. Next is what to ask on from; absent, there is no more.
@@ -66,6 +67,12 @@ func (c *Client) Objects(ctx context.Context, class, prefix, cursor string, limi
 func (c *Client) Classes(ctx context.Context) ([]engine.ClassInfo, error) {
 	a, err := ask[classesAnswer](ctx, c, "classes", question{})
 	return a.Classes, err
+}
+
+// Durable waits until what a stream has up to a position is durable.
+func (c *Client) Durable(ctx context.Context, stream string, seq journal.Seq) error {
+	_, err := ask[struct{}](ctx, c, "durable", question{Stream: stream, From: seq})
+	return err
 }
 
 // Status is what a worker says of itself, in JSON.

@@ -123,6 +123,16 @@ func (ns Subjects) SplitInbox(subject string) (slot int, class, token, method st
 	return slot, class, token, method, ok && slot == Slot(class, token)
 }
 
+// Change is the subject on which an object's records are published again, if the namespace asks for it.
+func (ns Subjects) Change(class, token string) string {
+	return string(ns) + ".change." + class + "." + token
+}
+
+// Republish is what a stream publishes again: the subjects of records, and those of changes.
+func (ns Subjects) Republish() (from, to string) {
+	return ns.JournalOf("*"), string(ns) + ".change.{{wildcard(2)}}.{{wildcard(3)}}"
+}
+
 // Stream is the name of a partition's stream.
 func (ns Subjects) Stream(p int) string { return fmt.Sprintf("%s-%d", ns, p) }
 

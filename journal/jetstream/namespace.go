@@ -25,6 +25,7 @@ type Namespace struct {
 	Partitions int       `json:"partitions"` // how many streams; for ever
 	Replicas   int       `json:"replicas"`
 	Created    time.Time `json:"created"`
+	Republish  bool      `json:"republish,omitempty"` // the server publishes each record again, as a change; it may be changed
 }
 
 const (
@@ -39,6 +40,7 @@ const (
 type Settings struct {
 	Partitions int
 	Replicas   int
+	Republish  *bool // nil: as it is, or off
 }
 
 // SettingsError says that a stream or bucket is there with other settings than its namespace needs. Nothing is changed:
@@ -74,12 +76,54 @@ func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
 	if want.Partitions != 0 && want.Partitions != ns.Partitions {
 		return ns, fmt.Errorf("namespace %q was made with %d partitions, which is for ever; %d were asked for", s.ns, ns.Partitions, want.Partitions)
 	}
+	if want.Republish != nil {
+		ns.Republish = *want.Republish
+		if err := s.setRepublish(ctx, js, ns); err != nil {
+			return ns, fmt.Errorf("switch the republishing of changes: %w", err)
+		}
+	}
 	for _, cfg := range s.streamConfigs(ns) {
 		if _, err := s.checkStream(ctx, js, cfg); err != nil {
 			return ns, err
 		}
 	}
 	return ns, nil
+}
+
+// setRepublish changes what the streams publish again, where it is not so, and then the key: what was begun and not ended is
+// done when it is asked for again.
+func (s *Session) setRepublish(ctx context.Context, js jetstream.JetStream, ns Namespace) error {
+	for p := range ns.Partitions {
+		cfg := s.streamConfig(p, ns)
+		stream, err := js.Stream(ctx, cfg.Name)
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+		have := stream.CachedInfo().Config
+		but := cfg
+		but.RePublish = have.RePublish
+		if err := compare(but, have); err != nil {
+			return err
+		}
+		if republish(cfg) == republish(have) {
+			continue
+		}
+		if _, err := js.UpdateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+	}
+	value, rev, err := s.Meta().Get(ctx, namespaceKey)
+	var kept Namespace
+	if err == nil {
+		err = json.Unmarshal(value, &kept)
+	}
+	if err != nil || kept.Republish == ns.Republish {
+		return err
+	}
+	if value, err = json.Marshal(ns); err == nil {
+		_, err = s.Meta().Put(ctx, namespaceKey, value, rev)
+	}
+	return err
 }
 
 // Find reads what the session's namespace was made with, and makes and checks nothing: ErrNotFound or ErrMissing if it
@@ -103,7 +147,8 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	ns := Namespace{Wire: wireVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC(),
-		Partitions: cmp.Or(want.Partitions, DefaultPartitions), Replicas: cmp.Or(want.Replicas, 1)}
+		Partitions: cmp.Or(want.Partitions, DefaultPartitions), Replicas: cmp.Or(want.Replicas, 1),
+		Republish: want.Republish != nil && *want.Republish}
 	if ns.Partitions < 1 || ns.Partitions > wire.Slots {
 		return ns, fmt.Errorf("%d partitions; want 1 to %d", ns.Partitions, wire.Slots)
 	}
@@ -171,7 +216,13 @@ func (s *Session) inboxConfig(ns Namespace) jetstream.StreamConfig {
 // streamConfig is what a partition's stream must be. Every limit that could throw a message away is off, and new
 // messages are refused before old ones are dropped.
 func (s *Session) streamConfig(p int, ns Namespace) jetstream.StreamConfig {
+	var changes *jetstream.RePublish
+	if ns.Republish {
+		from, to := s.ns.Republish()
+		changes = &jetstream.RePublish{Source: from, Destination: to}
+	}
 	return jetstream.StreamConfig{
+		RePublish:          changes,
 		Name:               s.ns.Stream(p),
 		Description:        fmt.Sprintf("journal of partition %d of %s; written by its owner alone", p, s.ns),
 		Subjects:           s.ns.StreamSubjects(p, ns.Partitions),
@@ -251,7 +302,7 @@ func differences(want, have jetstream.StreamConfig) (diffs []string) {
 	check("purge denied", want.DenyPurge, have.DenyPurge)
 	check("no acknowledgements", want.NoAck, have.NoAck)
 	check("sealed", want.Sealed, have.Sealed)
-	check("republish", want.RePublish != nil, have.RePublish != nil)
+	check("republish", republish(want), republish(have))
 	check("mirror", want.Mirror != nil, have.Mirror != nil)
 	check("sources", len(want.Sources), len(have.Sources))
 	check("subject transform", transform(want), transform(have))
@@ -262,6 +313,13 @@ func differences(want, have jetstream.StreamConfig) (diffs []string) {
 func transform(c jetstream.StreamConfig) string {
 	if t := c.SubjectTransform; t != nil {
 		return t.Source + " to " + t.Destination
+	}
+	return "none"
+}
+
+func republish(c jetstream.StreamConfig) string {
+	if r := c.RePublish; r != nil {
+		return r.Source + " to " + r.Destination
 	}
 	return "none"
 }

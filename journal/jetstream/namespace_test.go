@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -76,8 +77,10 @@ func TestEverySettingThatCouldLoseARecordIsADifference(t *testing.T) {
 		"message counter is true and must be false":    func(c *jetstream.StreamConfig) { c.AllowMsgCounter = true },
 		"persistence is async and must be default":     func(c *jetstream.StreamConfig) { c.PersistMode = jetstream.AsyncPersistMode },
 		"purge denied is true and must be false":       func(c *jetstream.StreamConfig) { c.DenyPurge = true },
-		"republish is true and must be false":          func(c *jetstream.StreamConfig) { c.RePublish = &jetstream.RePublish{Destination: "x.>"} },
-		"compression is S2 and must be none":           func(c *jetstream.StreamConfig) { c.Compression = jetstream.S2Compression },
+		"republish is > to x.> and must be none": func(c *jetstream.StreamConfig) {
+			c.RePublish = &jetstream.RePublish{Source: ">", Destination: "x.>"}
+		},
+		"compression is S2 and must be none": func(c *jetstream.StreamConfig) { c.Compression = jetstream.S2Compression },
 	} {
 		have := want
 		change(&have)
@@ -85,6 +88,55 @@ func TestEverySettingThatCouldLoseARecordIsADifference(t *testing.T) {
 			t.Errorf("%q; want %q", diffs, difference)
 		}
 	}
+}
+
+func TestChangesArePublishedAgainWhereTheNamespaceAsksForIt(t *testing.T) {
+	t.Parallel()
+	s, js := newStreams(t)
+	on, off := true, false
+	open := func(want *bool, republish bool) {
+		t.Helper()
+		if ns := must[Namespace](t)(s.Open(t.Context(), Settings{Partitions: 2, Republish: want})); ns.Republish != republish {
+			t.Fatalf("%+v", ns)
+		}
+	}
+	sub, err := s.Conn().SubscribeSync(string(s.ns) + ".change.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := journal.Seq(0)
+	store := func() {
+		t.Helper()
+		last = must[journal.Seq](t)(s.Log(0).Begin(t.Context(), last, journal.Message{Subject: string(s.ns) + ".journal.0.counter.a%2Eb", Data: []byte("{}")}))
+		if _, _, err := s.Log(0).Range(t.Context()); err != nil { // what was published again came before this answer
+			t.Fatal(err)
+		}
+	}
+	open(nil, false)
+	store()
+	if n, _, _ := sub.Pending(); n != 0 {
+		t.Errorf("%d changes and nobody asked", n)
+	}
+	open(&on, true)
+	open(nil, true)
+	store()
+	m, err := sub.NextMsg(5 * time.Second)
+	if err != nil || m.Subject != s.ns.Change("counter", "a%2Eb") || m.Header.Get("Nats-Sequence") != "2" || m.Header.Get("Nats-Stream") != s.ns.Stream(0) {
+		t.Fatalf("%+v, %v", m, err)
+	}
+
+	// A change that was begun and not ended is refused, and ended by asking for it again.
+	cfg := s.streamConfig(1, Namespace{Partitions: 2, Replicas: 1})
+	must[jetstream.Stream](t)(js.UpdateStream(t.Context(), cfg))
+	if _, err := s.Open(t.Context(), Settings{}); err == nil || !strings.Contains(err.Error(), "republish is none and must be") {
+		t.Errorf("%v", err)
+	}
+	open(&off, false)
+	store()
+	if n, _, _ := sub.Pending(); n != 0 {
+		t.Errorf("%d changes, and they are off", n)
+	}
+	open(nil, false)
 }
 
 func TestABucketWithDirectGetsIsRefused(t *testing.T) {
