@@ -20,7 +20,7 @@ func (c Class[T]) Get(name string) Ref[*T] { return Ref[*T]{c.Name, name} }
 // Limits of a class. Zero means the default. What happens beyond each stands in docs/limits.md.
 type Limits struct {
 	Idle       time.Duration // leaves memory after that long without work; 10 s
-	Turn       time.Duration // a method that runs longer is given up and its activation dropped; 30 s
+	Turn       time.Duration // a method's context ends then; a tenth later it is given up and its activation dropped; 30 s
 	Queue      int           // requests waiting for one object; 1,000
 	QueueBytes int           // their bytes; 8 MiB
 	QueueAge   time.Duration // how long one may wait; 10 s

@@ -253,7 +253,7 @@ func (ep *epoch) drain() {
 		in.cancel(errDrain)
 	}
 	deadline := ep.w.awake() + drainFor
-	tick := time.NewTicker(drainPoll)
+	tick := time.NewTicker(drainPoll + time.Duration(ep.p)*time.Microsecond) // not all partitions at once, so that a simulation repeats
 	defer tick.Stop()
 	for !ep.finished() && !ep.over.Load() && ep.w.awake() < deadline {
 		select {

@@ -303,9 +303,13 @@ func (o *object) arm(t *turn, tk *task, began time.Duration) {
 	defer o.mu.Unlock()
 	o.turn, o.turnTask, o.turnSince = t, tk, began
 	if o.watched == nil {
-		o.watched = time.AfterFunc(o.class.Limits.Turn, o.watch)
+		o.watched = time.AfterFunc(givenUpAfter(o.class.Limits.Turn), o.watch)
 	}
 }
+
+// givenUpAfter is when a turn is given up: a tenth of its limit later than its context ends, so that a method that minds its
+// context ends by itself.
+func givenUpAfter(limit time.Duration) time.Duration { return limit + limit/10 }
 
 // watch gives up a turn that is beyond its limit: the caller is told, the activation is dropped, and another goroutine
 // runs the object. The one in the method ends when the method does; it can reach nothing of the object's any more.
@@ -318,7 +322,7 @@ func (o *object) watch() {
 		o.mu.Unlock()
 		return
 	}
-	if left := limit - (o.ep.w.awake() - o.turnSince); left > 0 {
+	if left := givenUpAfter(limit) - (o.ep.w.awake() - o.turnSince); left > 0 {
 		o.watched = time.AfterFunc(left, o.watch)
 		o.mu.Unlock()
 		return
@@ -448,6 +452,9 @@ func (o *object) fail(t *turn, tk *task, err error) {
 	e := asError(err)
 	if e.cause != nil && e.Detail == faulty {
 		t.log().Warn("method failed", "err", e.cause)
+		if errors.Is(e.cause, context.DeadlineExceeded) && !time.Now().Before(t.ctx.deadline) { // it minds its context
+			e = Errorf(Timeout, "the turn's time is over; nothing changed")
+		}
 	}
 	o.refuseAfter(tk, e)
 }
@@ -560,6 +567,9 @@ func (o *object) gate(version journal.Version, f func(error)) {
 
 // waitDurable waits until the commits up to version are durable.
 func (o *object) waitDurable(ctx context.Context, version journal.Version) error {
+	if err := ctx.Err(); err != nil { // both may be there already, and then it is this
+		return Errorf(Timeout, "before the object's earlier changes were waited for: %w", err)
+	}
 	done := make(chan error, 1)
 	o.gate(version, func(err error) { done <- err })
 	select {

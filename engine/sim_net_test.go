@@ -430,6 +430,7 @@ type simAppend struct {
 
 func (l simLog) Writer(answer func(journal.Answer)) (journal.Writer, error) {
 	s := l.c.s
+	_ = sleep(context.Background(), time.Duration(l.p+1)*simMoment/3) // or the epochs of two partitions would begin, and tick, at one instant
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.c.life.serial++

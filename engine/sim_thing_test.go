@@ -51,7 +51,7 @@ const (
 // things is the class, with or without purging.
 func things(purge bool) Class[thing] {
 	return Class[thing]{Name: "thing", Events: Events[thing]{"noted": noted{}}, Limits: Limits{Idle: 2 * time.Second,
-		Turn: 5 * time.Second, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Purge: purge}}
+		Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Purge: purge}}
 }
 
 func (t *thing) tell(v View, in ask, version journal.Version) told {
@@ -120,8 +120,7 @@ func (t *thing) Spoil(ctx *Ctx, in ask) (told, error) {
 
 // Pass calls another object and keeps the version that it was told.
 func (t *thing) Pass(ctx *Ctx, in ask) (told, error) {
-	r, err := Call(ctx, Ref[*thing]{"thing", in.To}, (*thing).Put, ask{N: in.N, Key: "from"},
-		Limit(4*time.Second)) // before the turn's own limit: its context and whoever gives it up would come at one instant
+	r, err := Call(ctx, Ref[*thing]{"thing", in.To}, (*thing).Put, ask{N: in.N, Key: "from"})
 	if err != nil {
 		return told{}, err
 	}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing/synctest"
 	"time"
 
+	"github.com/perdure/perdure/internal/boottime"
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
@@ -63,6 +65,8 @@ type sim struct {
 	story     []string
 	logs      []string
 	restored  time.Duration // how long it took until everything was served again
+	rested    time.Duration // when all rested last, by the machine's clock
+	disturbed bool          // the machine took the core away for so long that another goroutine may have come first
 }
 
 // profile is what a seed chooses once.
@@ -85,9 +89,14 @@ type profile struct {
 const (
 	simTerm       = 2037 * time.Millisecond
 	simAckTimeout = 3101 * time.Millisecond
+	simTurn       = 5003 * time.Millisecond
 	simMoment     = 1009 * time.Nanosecond
 	simSlow       = 930 * time.Millisecond
 )
+
+// simUndisturbed is how long the machine lets a goroutine run before it interrupts it (forcePreemptNS of package runtime),
+// less what clocks may differ.
+const simUndisturbed = 9 * time.Millisecond
 
 // profileOf draws a profile: in each some faults are frequent and others do not happen, so that all kinds of their
 // combinations come together.
@@ -133,7 +142,9 @@ func newSim(p profile) *sim {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for range 2 {
-		s.clients = append(s.clients, NewClient(simRouter{s}))
+		c := NewClient(simRouter{s})
+		c.now = func() time.Time { return time.Now().Add(-simMoment / 3) } // or it would give up when the turn's context ends
+		s.clients = append(s.clients, c)
 	}
 	return s
 }
@@ -165,8 +176,12 @@ func (s *sim) line(format string, args ...any) {
 func (s *sim) rest() {
 	s.handOver()
 	synctest.Wait()
+	runtime.Gosched() // nobody else wants the core; so a new slice of it begins, and only beyond its end is anybody interrupted
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := boottime.Now()
+	s.disturbed = s.disturbed || s.rested > 0 && now-s.rested > simUndisturbed
+	s.rested = now
 	slices.SortFunc(s.ops, compareOps)
 	slices.SortFunc(s.ghosts, compareOps)
 	slices.SortFunc(s.writers, compareWriters)

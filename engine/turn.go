@@ -184,6 +184,11 @@ func (t *turn) callOut(ctx context.Context, r Request) (Reply, error) {
 	r.Caller = Caller{Claimed: t.o.String()}
 	r.Chain = append(slices.Clone(t.req.Chain), t.o.String())
 	r.Trace = t.req.Trace
+	if r.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Limit)
+		defer cancel()
+	}
 	if err := t.o.waitDurable(ctx, t.version); err != nil {
 		return Reply{}, err
 	}
