@@ -62,11 +62,8 @@ type letter struct {
 const (
 	lettersMax     = 1024    // messages of a partition that are handed to objects and not answered
 	letterBytesMax = 8 << 20 // their bytes
-	perObjectMax   = 256     // of one object
-	heldMax        = 1000    // objects whose messages wait: beyond that all wait
 	tryingMax      = 8       // held objects that are tried at a time
 	tryMax         = 64      // messages of one that are under way
-	tryAtOnce      = 256     // and that it is given before it is another one's turn
 	slowAfter      = 50 * time.Millisecond
 	inboxRetry     = 500 * time.Millisecond
 	wentBackRetry  = 2 * time.Second
@@ -74,13 +71,27 @@ const (
 	retryMax       = 64 * time.Second // or what an error asks for
 )
 
+// bounds are further limits of the inbox, which a simulation has smaller, so that it gets there.
+type bounds struct {
+	perObject int // messages of one object that are handed to it and not answered
+	held      int // objects whose messages wait: beyond that all wait
+	open      int // messages taken and not passed before an object that takes long is held, which the others pass
+	tryAtOnce int // messages that a held object is given before it is another one's turn
+}
+
+var usualBounds = bounds{perObject: 256, held: 1000, open: 16 << 10, tryAtOnce: 256}
+
+// errNotAll is for a held object whose messages were not all read.
+var errNotAll = errors.New("a replica answered that is behind")
+
 // errHeldBack is for a message behind one that the object did not answer.
 var errHeldBack = errors.New("an earlier message waits")
 
-// serveInbox answers messages until the epoch is over.
-func (ep *epoch) serveInbox() {
-	for ep.ctx.Err() == nil {
-		in, err := ep.openInbox(ep.ctx)
+// serveInbox answers messages until ctx is done, which ends with the epoch, or before it drains.
+func (ep *epoch) serveInbox(ctx context.Context) {
+	defer ep.w.settledInbox(ep.p) // whoever comes next looks anew
+	for ctx.Err() == nil {
+		in, err := ep.openInbox(ctx)
 		if err == nil {
 			ep.inbox.Store(in)
 			err = in.run()
@@ -88,7 +99,7 @@ func (ep *epoch) serveInbox() {
 		}
 		wait := inboxRetry
 		switch back, ok := errors.AsType[*journal.InboxWentBackError](err); {
-		case errors.Is(err, errDrain) || ep.ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return
 		case ok:
 			ep.w.alarmInbox(ep.p, back)
@@ -96,7 +107,7 @@ func (ep *epoch) serveInbox() {
 		default:
 			ep.w.log.Warn("inbox not followed; tried again", "partition", ep.p, "err", err)
 		}
-		_ = sleep(ep.ctx, jitter(wait, ep.w.cfg.ID, ep.p, ep.w.clock.Boot())) // its end is seen above
+		_ = sleep(ctx, jitter(wait, ep.w.cfg.ID, ep.p, ep.w.clock.Boot())) // its end is seen above
 	}
 }
 
@@ -132,14 +143,15 @@ func (ep *epoch) openInbox(ctx context.Context) (*inbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.life = life.Life; cp.Inbox.Life != in.life {
+	if in.life = max(life.Life, cp.Inbox.Life); cp.Inbox.Life < in.life {
 		cp.Inbox = journal.InboxMark{} // a loss was accepted: objects know by time what they answered
 	}
 	if err := in.compare(ctx, cp.Inbox); err != nil {
 		return nil, err
 	}
 	in.p, in.written = restored(cp.Inbox, ep.w.clock.Now(), ep.w.awake()), cp.Inbox.Cursor
-	in.ctx, in.cancel = context.WithCancelCause(ep.ctx)
+	in.p.openMax = ep.w.bounds.open
+	in.ctx, in.cancel = context.WithCancelCause(ctx)
 	return in, nil
 }
 
@@ -244,9 +256,8 @@ func (in *inbox) wait(most time.Duration) error {
 	case <-eased:
 	case <-late:
 	case <-in.ctx.Done():
-		return context.Cause(in.ctx)
 	}
-	return nil
+	return context.Cause(in.ctx)
 }
 
 // handOver gives messages to their objects.
@@ -254,6 +265,9 @@ func (in *inbox) handOver(ready <-chan journal.Message) {
 	for {
 		select {
 		case m := <-ready:
+			if in.ctx.Err() != nil {
+				return
+			}
 			in.take(m)
 		case <-in.ctx.Done():
 			return
@@ -266,12 +280,12 @@ func (in *inbox) take(m journal.Message) {
 	id := snapshot.ID(class + "." + token)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for in.p.held[id] == nil && len(in.p.held) >= heldMax {
+	for in.p.held[id] == nil && len(in.p.held) >= in.ep.w.bounds.held {
 		if in.wait(0) != nil {
 			return
 		}
 	}
-	for until := in.ep.w.awake() + slowAfter; in.p.held[id] == nil && in.p.busy[id] >= perObjectMax; {
+	for until := in.ep.w.awake() + slowAfter; in.p.held[id] == nil && in.p.busy[id] >= in.ep.w.bounds.perObject; {
 		if left := until - in.ep.w.awake(); left <= 0 {
 			in.p.hold(id, m.Seq)
 			in.again = true
@@ -428,20 +442,24 @@ type tried struct {
 func (in *inbox) try(h *heldObject, seen journal.Seq) {
 	class, token, _ := strings.Cut(string(h.id), ".")
 	a := &attempt{in: in, results: make(chan tried, tryMax)}
-	more := false
+	more, reached := false, false
 	for m, err := range in.stream.Read(in.ctx, in.ep.ns.InboxOf(class, token), h.first) {
 		if err != nil {
-			a.bad = &tried{journal.Message{Seq: h.first}, nil, unavailable(err)}
+			a.unread(h, err)
 		}
+		reached = m.Seq >= seen
 		if a.bad != nil || m.Seq > seen {
 			break
 		}
-		if more = a.given == tryAtOnce; more {
+		if more = a.given == in.ep.w.bounds.tryAtOnce; more {
 			break
 		}
 		if !a.give(m, h) {
 			return
 		}
+	}
+	if !reached && !more { // what comes next would be answered before what is missing here
+		a.unread(h, errNotAll)
 	}
 	for a.out > 0 {
 		if !a.wait() {
@@ -511,12 +529,18 @@ func (a *attempt) wait() bool {
 	select {
 	case r := <-a.results:
 		a.out--
-		if r.err != nil && (a.bad == nil || errors.Is(a.bad.err, errHeldBack)) {
+		if r.err != nil && (a.bad == nil || a.bad.m.Seq > r.m.Seq) {
 			a.bad = &r
 		}
-		return true
 	case <-a.in.ctx.Done():
-		return false
+	}
+	return a.in.ctx.Err() == nil
+}
+
+// unread notes that what is behind the last one given was not read.
+func (a *attempt) unread(h *heldObject, err error) {
+	if a.bad == nil {
+		a.bad = &tried{journal.Message{Seq: max(h.first, a.last+1)}, nil, unavailable(err)}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -277,9 +278,7 @@ func TestALongBacklogTakesBoundedMemory(t *testing.T) {
 	w := world.worker("a")
 	answered(t, w, last)
 	until(t, func() bool { return value(t, w, "x") == 5000 })
-	for _, p := range w.Status().Owned {
-		if p.Inbox.Held > 0 {
-			t.Error("an object that keeps up is held")
-		}
-	}
+	until(t, func() bool { // on a slow machine it may have been held meanwhile
+		return !slices.ContainsFunc(w.Status().Owned, func(p PartitionStatus) bool { return p.Inbox.Held > 0 })
+	})
 }

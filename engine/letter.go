@@ -118,6 +118,7 @@ func (o *object) repeatedLetter(tk *task, now time.Time, err error) {
 	case e.Code == IDReused || e.Code == Conflict:
 		o.endLetter(tk, now, journal.Hash{}, journal.SentNotRun, err)
 	default:
+		tk.req.letter.failed = e.Code == Limited || e.Code == Overloaded // its clock stands still while it waits
 		o.holdBack(tk, err)
 	}
 }

@@ -220,7 +220,7 @@ func (o *object) serve(run int, tk *task) bool {
 	if err := o.wake(run, tk); errors.Is(err, errGivenUp) {
 		return false
 	} else if err != nil {
-		o.heldBack = l != nil
+		o.heldBack = o.heldBack || l != nil
 		if o.state != nil { // an OnWake saw the state, acknowledged or not
 			o.refuseAfter(tk, err)
 		} else {

@@ -42,7 +42,7 @@ func TestAFailingStoryIsShrunk(t *testing.T) {
 	defer oneCore()()
 	p, script := drawn(1)
 	p.planted, p.partitions = true, 1
-	p.immediate = [opKinds]bool{true, true, true, true, true, true}
+	p.immediate = [opKinds]bool{true, true, true, true, true, true, true}
 	script = append([]simStep{{stepCall, 0}, {stepGo, 0}, {stepLose, 0}, {stepRun, 0}, {stepKill, 0}}, script...)
 	fails := func(script []simStep) bool {
 		f := simulate(t, 1, p, script, false).failure
