@@ -218,6 +218,7 @@ func (s *sim) do(st simStep) {
 		s.rest()
 	case stepBurst:
 		for i := range 3 + st.a%6 {
+			s.pass(simMoment) // or the turns' contexts would end at one instant
 			r := s.call(st.a>>3 + i*3571)
 			s.say("call: %s, at once", r)
 			s.rest()

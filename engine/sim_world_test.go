@@ -9,10 +9,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing/synctest"
 	"time"
 
-	"github.com/perdure/perdure/internal/boottime"
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
@@ -192,7 +192,9 @@ func (s *sim) rest() {
 	runtime.Gosched() // nobody else wants the core; so a new slice of it begins, and only beyond its end is anybody interrupted
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := boottime.Now()
+	var machine syscall.Timeval // its clock: that of package time is the bubble's
+	_ = syscall.Gettimeofday(&machine)
+	now := time.Duration(machine.Nano())
 	s.disturbed = s.disturbed || s.rested > 0 && now-s.rested > simUndisturbed
 	s.rested = now
 	slices.SortFunc(s.ops, compareOps)
