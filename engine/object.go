@@ -240,7 +240,7 @@ func (o *object) serve(run int, tk *task) bool {
 	var hash journal.Hash
 	if tk.req.ID != "" || tk.req.Session != nil {
 		hash = tk.req.hash()
-		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, o.state.at, now)
+		a, err := o.state.answerOf(tk.req, hash, now)
 		if l != nil && (err != nil || a != nil) {
 			o.repeatedLetter(tk, now, err)
 			return true

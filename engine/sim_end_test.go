@@ -71,14 +71,14 @@ func (s *sim) end() {
 // restore runs until everything is served again.
 func (s *sim) restore() {
 	const slice = 250 * time.Millisecond
+	most := simLiveness + s.ackTimeout
 	for spent := time.Duration(0); s.failure.Load() == nil; spent += slice {
 		why, messages := s.notServed()
 		s.mu.Lock()
-		most := simLiveness + s.ackTimeout
-		if most += time.Duration(messages) * simPerMessage; messages > 0 {
-			most += retryMax
+		if messages > 0 {
+			most = max(most, simLiveness+s.ackTimeout+retryMax+time.Duration(messages)*simPerMessage)
 			s.answering = max(s.answering, spent)
-		} else {
+		} else if most == simLiveness+s.ackTimeout {
 			s.restored = max(s.restored, spent)
 		}
 		s.mu.Unlock()

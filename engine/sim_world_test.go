@@ -131,6 +131,10 @@ func profileOf(r *rand.Rand) profile {
 			p.weights[k] = w * []int{0, 0, 1, 1, 3}[r.IntN(5)]
 		}
 	}
+	if p.lossy {
+		p.weights[stepSend] = max(p.weights[stepSend], stepWeights[stepSend])
+		p.weights[stepPower] = max(p.weights[stepPower], 1)
+	}
 	for k := range p.immediate {
 		p.immediate[k] = r.IntN(3) > 0
 	}
