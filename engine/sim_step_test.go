@@ -343,6 +343,11 @@ func (s *sim) doToWorkers(st simStep) {
 	case stepWall:
 		if some {
 			d, _ := pick(wallTimes, st.a>>8)
+			if st.a>>16%4 == 0 && !s.lossy { // an inbox that loses its end needs its clock
+				s.say("the clock of the journal is set by %v", d)
+				s.mem.Shift(d)
+				break
+			}
 			s.say("the clock of %s is set by %v", l.id, d)
 			l.clock.wall.Add(int64(d))
 		}
