@@ -300,11 +300,11 @@ func (in *inbox) take(m journal.Message) {
 		return
 	}
 	l := in.letterOf(m)
-	if err := in.give(m, l, func(err error) {
+	if handed, err := in.give(m, l, func(err error) {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.settled(m, id, l, err)
-	}); err != nil {
+	}); !handed {
 		in.settled(m, id, l, err)
 	}
 }
@@ -313,9 +313,9 @@ func (in *inbox) letterOf(m journal.Message) *letter {
 	return &letter{life: in.life, seq: m.Seq, at: m.Time.UTC()}
 }
 
-// give puts a message into its object's mailbox; done is told once, when its commit is durable, or why there is none. An
-// error means that it is not told. Called with mu held.
-func (in *inbox) give(m journal.Message, l *letter, done func(error)) error {
+// give puts a message into its object's mailbox; done is told once, when its commit is durable, or why there is none. If it
+// is not handed over, done is not told, and err is what became of it. Called with mu held.
+func (in *inbox) give(m journal.Message, l *letter, done func(error)) (handed bool, err error) {
 	_, class, token, method, ok := in.ep.ns.SplitInbox(m.Subject)
 	name, err := wire.Unescape(token)
 	c := in.ep.w.classes[class]
@@ -329,16 +329,17 @@ func (in *inbox) give(m journal.Message, l *letter, done func(error)) error {
 	}
 	if err != nil {
 		if l.failed = true; l.dead != nil {
-			return nil // there is no object that could have a commit
+			return false, nil // there is no object that could have a commit
 		}
-		return err
+		return false, err
 	}
 	r := &Request{Class: class, Name: name, Method: method, Body: m.Data, letter: l, made: fmt.Sprintf("inbox-%d-%d", l.life, l.seq)}
 	if err := in.ep.w.readLetter(c, r, m.Header); err != nil && l.dead == nil {
 		l.failed = true
 		l.refused = err
 	}
-	return in.ep.submit(c, name, token, &task{req: r, ctx: in.ep.ctx, at: in.ep.w.awake(), reply: func(_ Reply, err error) { done(err) }})
+	err = in.ep.submit(c, name, token, &task{req: r, ctx: in.ep.ctx, at: in.ep.w.awake(), reply: func(_ Reply, err error) { done(err) }})
+	return err == nil, err
 }
 
 // readLetter fills in what the headers of a message say, and tells what is wrong with it.
@@ -441,33 +442,30 @@ type tried struct {
 // was taken from the stream.
 func (in *inbox) try(h *heldObject, seen journal.Seq) {
 	class, token, _ := strings.Cut(string(h.id), ".")
-	a := &attempt{in: in, results: make(chan tried, tryMax)}
-	more, reached := false, false
+	a := &attempt{in: in}
+	more, reached, unread := false, false, errNotAll
 	for m, err := range in.stream.Read(in.ctx, in.ep.ns.InboxOf(class, token), h.first) {
 		if err != nil {
-			a.unread(h, err)
-		}
-		reached = m.Seq >= seen
-		if a.bad != nil || m.Seq > seen {
+			unread = err
 			break
 		}
-		if more = a.given == in.ep.w.bounds.tryAtOnce; more {
+		if reached = m.Seq >= seen; m.Seq > seen {
 			break
 		}
-		if !a.give(m, h) {
-			return
-		}
-	}
-	if !reached && !more { // what comes next would be answered before what is missing here
-		a.unread(h, errNotAll)
-	}
-	for a.out > 0 {
-		if !a.wait() {
-			return
+		if more = a.given == in.ep.w.bounds.tryAtOnce; more || !a.give(m, h) {
+			break
 		}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for a.out > 0 {
+		if in.wait(0) != nil {
+			return
+		}
+	}
+	if a.bad == nil && !reached && !more { // what comes next would be answered before what is missing here
+		a.bad = &tried{journal.Message{Seq: max(h.first, a.last+1)}, nil, unavailable(unread)}
+	}
 	h.trying, in.again = false, true
 	defer in.ease()
 	switch bad := a.bad; {
@@ -485,15 +483,16 @@ func (in *inbox) try(h *heldObject, seen journal.Seq) {
 
 // attempt is one go at a held object.
 type attempt struct {
-	in      *inbox
-	results chan tried
-	given   int
-	out     int         // given and not told
-	last    journal.Seq // the last one given
-	bad     *tried      // the first one that was not answered
+	in    *inbox
+	given int
+	last  journal.Seq // the last one given
+
+	// Guarded by the inbox's mu. What failed stands here before its object can leave memory and forget that it holds back.
+	out int    // given and not told
+	bad *tried // the first one that was not answered
 }
 
-// give gives one message; false if the inbox has ended.
+// give gives one message; false if none is to follow.
 func (a *attempt) give(m journal.Message, h *heldObject) bool {
 	in := a.in
 	l := in.letterOf(m)
@@ -502,46 +501,36 @@ func (a *attempt) give(m journal.Message, h *heldObject) bool {
 		if h.cause != nil && l.tries >= in.ep.w.triesOf(h.id) {
 			l.dead = h.cause
 			if err := in.bury(m, h); err != nil {
-				a.bad = &tried{m, nil, unavailable(err)}
-				return true
+				a.bad = &tried{m, nil, unavailable(err)} // nothing is given yet
+				return false
 			}
 		}
 	}
-	if a.out == tryMax && !a.wait() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for a.out == tryMax && in.wait(0) == nil {
+	}
+	if a.bad != nil || in.ctx.Err() != nil {
 		return false
 	}
-	if a.bad != nil {
-		return true
-	}
-	told := func(err error) { a.results <- tried{m, l, err} }
-	in.mu.Lock()
-	err := in.give(m, l, told)
-	in.mu.Unlock()
-	if err != nil || l.dead != nil && l.failed {
-		told(err)
-	}
 	a.given, a.out, a.last = a.given+1, a.out+1, m.Seq
+	if handed, err := in.give(m, l, func(err error) {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		a.told(m, l, err)
+	}); !handed {
+		a.told(m, l, err)
+	}
 	return true
 }
 
-// wait takes one result; false if the inbox has ended.
-func (a *attempt) wait() bool {
-	select {
-	case r := <-a.results:
-		a.out--
-		if r.err != nil && (a.bad == nil || a.bad.m.Seq > r.m.Seq) {
-			a.bad = &r
-		}
-	case <-a.in.ctx.Done():
+// told takes what became of one. Called with the inbox's mu held.
+func (a *attempt) told(m journal.Message, l *letter, err error) {
+	a.out--
+	if err != nil && (a.bad == nil || a.bad.m.Seq > m.Seq) {
+		a.bad = &tried{m, l, err}
 	}
-	return a.in.ctx.Err() == nil
-}
-
-// unread notes that what is behind the last one given was not read.
-func (a *attempt) unread(h *heldObject, err error) {
-	if a.bad == nil {
-		a.bad = &tried{journal.Message{Seq: max(h.first, a.last+1)}, nil, unavailable(err)}
-	}
+	a.in.ease()
 }
 
 // triesOf is how often a message of an object is tried before it is a dead letter.
@@ -662,8 +651,8 @@ func readInboxLife(ctx context.Context, meta journal.Meta) (l inboxLife, err err
 
 // AcceptInbox accepts that the inbox lost messages that were answered, after the alarm "inbox went back", and begins a new
 // life of it: what it holds now is taken anew from its beginning, and objects know what they have answered by position and
-// time. A message that was lost before it was answered stays lost. Whoever followed the inbox in its former life begins
-// again within some seconds.
+// time. A message that was lost before it was answered stays lost. What the alarm stopped begins again within some seconds, and a
+// partition that lost nothing with its next epoch.
 func AcceptInbox(ctx context.Context, js journal.Session, why string) (life uint64, err error) {
 	l, err := readInboxLife(ctx, js.Meta())
 	if err != nil {

@@ -183,7 +183,7 @@ var variants = []variant{
 	{name: "letters: a held object is let go before its last message", property: "I2", file: "engine/inbox.go",
 		old: "	case more, h.seen > seen:\n", new: "	case more:\n"},
 	{name: "letters: a replica that is behind is believed", property: "I2", file: "engine/inbox.go",
-		old: "	if !reached && !more {", new: "	if !reached && !more && in == nil {"},
+		old: "	if a.bad == nil && !reached && !more {", new: "	if a.bad == nil && !reached && !more && in == nil {"},
 	{name: "letters: the checkpoint forgets where a held object's messages end", property: "I2", file: "engine/passage.go",
 		old: "seen: k.Last, passed: k.Last, tries", new: "seen: k.First, passed: k.Last, tries"},
 	{name: "letters: held objects are not in the checkpoint", property: "I2", file: "engine/passage.go",
