@@ -170,7 +170,9 @@ func (ep *epoch) serve(ctx context.Context) error {
 		ep.end(err)
 		return fmt.Errorf("listen: %w", err)
 	}
-	ep.w.running.Go(ep.serveInbox)
+	inbox, stopInbox := context.WithCancelCause(ep.ctx)
+	defer stopInbox(nil)
+	ep.w.running.Go(func() { ep.serveInbox(inbox) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -181,6 +183,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			stop()
 			if errors.Is(context.Cause(ctx), errDrain) {
+				stopInbox(errDrain)
 				ep.drain()
 			}
 			ep.end(context.Cause(ctx))
@@ -258,9 +261,6 @@ const evictingMax = 64
 // drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
 func (ep *epoch) drain() {
 	in := ep.inbox.Load()
-	if in != nil {
-		in.cancel(errDrain)
-	}
 	deadline := ep.w.awake() + drainFor
 	tick := time.NewTicker(drainPoll + time.Duration(ep.p)*time.Microsecond) // not all partitions at once, so that a simulation repeats
 	defer tick.Stop()

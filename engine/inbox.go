@@ -62,11 +62,8 @@ type letter struct {
 const (
 	lettersMax     = 1024    // messages of a partition that are handed to objects and not answered
 	letterBytesMax = 8 << 20 // their bytes
-	perObjectMax   = 256     // of one object
-	heldMax        = 1000    // objects whose messages wait: beyond that all wait
 	tryingMax      = 8       // held objects that are tried at a time
 	tryMax         = 64      // messages of one that are under way
-	tryAtOnce      = 256     // and that it is given before it is another one's turn
 	slowAfter      = 50 * time.Millisecond
 	inboxRetry     = 500 * time.Millisecond
 	wentBackRetry  = 2 * time.Second
@@ -74,13 +71,27 @@ const (
 	retryMax       = 64 * time.Second // or what an error asks for
 )
 
+// bounds are further limits of the inbox, which a simulation has smaller, so that it gets there.
+type bounds struct {
+	perObject int // messages of one object that are handed to it and not answered
+	held      int // objects whose messages wait: beyond that all wait
+	open      int // messages taken and not passed before an object that takes long is held, which the others pass
+	tryAtOnce int // messages that a held object is given before it is another one's turn
+}
+
+var usualBounds = bounds{perObject: 256, held: 1000, open: 16 << 10, tryAtOnce: 256}
+
+// errNotAll is for a held object whose messages were not all read.
+var errNotAll = errors.New("a replica answered that is behind")
+
 // errHeldBack is for a message behind one that the object did not answer.
 var errHeldBack = errors.New("an earlier message waits")
 
-// serveInbox answers messages until the epoch is over.
-func (ep *epoch) serveInbox() {
-	for ep.ctx.Err() == nil {
-		in, err := ep.openInbox(ep.ctx)
+// serveInbox answers messages until ctx is done, which ends with the epoch, or before it drains.
+func (ep *epoch) serveInbox(ctx context.Context) {
+	defer ep.w.settledInbox(ep.p) // whoever comes next looks anew
+	for ctx.Err() == nil {
+		in, err := ep.openInbox(ctx)
 		if err == nil {
 			ep.inbox.Store(in)
 			err = in.run()
@@ -88,7 +99,7 @@ func (ep *epoch) serveInbox() {
 		}
 		wait := inboxRetry
 		switch back, ok := errors.AsType[*journal.InboxWentBackError](err); {
-		case errors.Is(err, errDrain) || ep.ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return
 		case ok:
 			ep.w.alarmInbox(ep.p, back)
@@ -96,7 +107,7 @@ func (ep *epoch) serveInbox() {
 		default:
 			ep.w.log.Warn("inbox not followed; tried again", "partition", ep.p, "err", err)
 		}
-		_ = sleep(ep.ctx, jitter(wait, ep.w.cfg.ID, ep.p, ep.w.clock.Boot())) // its end is seen above
+		_ = sleep(ctx, jitter(wait, ep.w.cfg.ID, ep.p, ep.w.clock.Boot())) // its end is seen above
 	}
 }
 
@@ -132,14 +143,15 @@ func (ep *epoch) openInbox(ctx context.Context) (*inbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.life = life.Life; cp.Inbox.Life != in.life {
+	if in.life = max(life.Life, cp.Inbox.Life); cp.Inbox.Life < in.life {
 		cp.Inbox = journal.InboxMark{} // a loss was accepted: objects know by time what they answered
 	}
 	if err := in.compare(ctx, cp.Inbox); err != nil {
 		return nil, err
 	}
 	in.p, in.written = restored(cp.Inbox, ep.w.clock.Now(), ep.w.awake()), cp.Inbox.Cursor
-	in.ctx, in.cancel = context.WithCancelCause(ep.ctx)
+	in.p.openMax = ep.w.bounds.open
+	in.ctx, in.cancel = context.WithCancelCause(ctx)
 	return in, nil
 }
 
@@ -244,9 +256,8 @@ func (in *inbox) wait(most time.Duration) error {
 	case <-eased:
 	case <-late:
 	case <-in.ctx.Done():
-		return context.Cause(in.ctx)
 	}
-	return nil
+	return context.Cause(in.ctx)
 }
 
 // handOver gives messages to their objects.
@@ -254,6 +265,9 @@ func (in *inbox) handOver(ready <-chan journal.Message) {
 	for {
 		select {
 		case m := <-ready:
+			if in.ctx.Err() != nil {
+				return
+			}
 			in.take(m)
 		case <-in.ctx.Done():
 			return
@@ -266,12 +280,12 @@ func (in *inbox) take(m journal.Message) {
 	id := snapshot.ID(class + "." + token)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for in.p.held[id] == nil && len(in.p.held) >= heldMax {
+	for in.p.held[id] == nil && len(in.p.held) >= in.ep.w.bounds.held {
 		if in.wait(0) != nil {
 			return
 		}
 	}
-	for until := in.ep.w.awake() + slowAfter; in.p.held[id] == nil && in.p.busy[id] >= perObjectMax; {
+	for until := in.ep.w.awake() + slowAfter; in.p.held[id] == nil && in.p.busy[id] >= in.ep.w.bounds.perObject; {
 		if left := until - in.ep.w.awake(); left <= 0 {
 			in.p.hold(id, m.Seq)
 			in.again = true
@@ -286,11 +300,11 @@ func (in *inbox) take(m journal.Message) {
 		return
 	}
 	l := in.letterOf(m)
-	if err := in.give(m, l, func(err error) {
+	if handed, err := in.give(m, l, func(err error) {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.settled(m, id, l, err)
-	}); err != nil {
+	}); !handed {
 		in.settled(m, id, l, err)
 	}
 }
@@ -299,9 +313,9 @@ func (in *inbox) letterOf(m journal.Message) *letter {
 	return &letter{life: in.life, seq: m.Seq, at: m.Time.UTC()}
 }
 
-// give puts a message into its object's mailbox; done is told once, when its commit is durable, or why there is none. An
-// error means that it is not told. Called with mu held.
-func (in *inbox) give(m journal.Message, l *letter, done func(error)) error {
+// give puts a message into its object's mailbox; done is told once, when its commit is durable, or why there is none. If it
+// is not handed over, done is not told, and err is what became of it. Called with mu held.
+func (in *inbox) give(m journal.Message, l *letter, done func(error)) (handed bool, err error) {
 	_, class, token, method, ok := in.ep.ns.SplitInbox(m.Subject)
 	name, err := wire.Unescape(token)
 	c := in.ep.w.classes[class]
@@ -315,16 +329,17 @@ func (in *inbox) give(m journal.Message, l *letter, done func(error)) error {
 	}
 	if err != nil {
 		if l.failed = true; l.dead != nil {
-			return nil // there is no object that could have a commit
+			return false, nil // there is no object that could have a commit
 		}
-		return err
+		return false, err
 	}
 	r := &Request{Class: class, Name: name, Method: method, Body: m.Data, letter: l}
 	if err := in.ep.w.readLetter(c, r, m.Header); err != nil && l.dead == nil {
 		l.failed = true
 		l.refused = err
 	}
-	return in.ep.submit(c, name, token, &task{req: r, ctx: in.ep.ctx, at: in.ep.w.awake(), reply: func(_ Reply, err error) { done(err) }})
+	err = in.ep.submit(c, name, token, &task{req: r, ctx: in.ep.ctx, at: in.ep.w.awake(), reply: func(_ Reply, err error) { done(err) }})
+	return err == nil, err
 }
 
 // readLetter fills in what the headers of a message say, and tells what is wrong with it.
@@ -431,29 +446,30 @@ type tried struct {
 // was taken from the stream.
 func (in *inbox) try(h *heldObject, seen journal.Seq) {
 	class, token, _ := strings.Cut(string(h.id), ".")
-	a := &attempt{in: in, results: make(chan tried, tryMax)}
-	more := false
+	a := &attempt{in: in}
+	more, reached, unread := false, false, errNotAll
 	for m, err := range in.stream.Read(in.ctx, in.ep.ns.InboxOf(class, token), h.first) {
 		if err != nil {
-			a.bad = &tried{journal.Message{Seq: h.first}, nil, unavailable(err)}
-		}
-		if a.bad != nil || m.Seq > seen {
+			unread = err
 			break
 		}
-		if more = a.given == tryAtOnce; more {
+		if reached = m.Seq >= seen; m.Seq > seen {
 			break
 		}
-		if !a.give(m, h) {
-			return
-		}
-	}
-	for a.out > 0 {
-		if !a.wait() {
-			return
+		if more = a.given == in.ep.w.bounds.tryAtOnce; more || !a.give(m, h) {
+			break
 		}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for a.out > 0 {
+		if in.wait(0) != nil {
+			return
+		}
+	}
+	if a.bad == nil && !reached && !more { // what comes next would be answered before what is missing here
+		a.bad = &tried{journal.Message{Seq: max(h.first, a.last+1)}, nil, unavailable(unread)}
+	}
 	h.trying, in.again = false, true
 	defer in.ease()
 	switch bad := a.bad; {
@@ -463,7 +479,7 @@ func (in *inbox) try(h *heldObject, seen journal.Seq) {
 		}
 		in.failed(h, bad.l, bad.err)
 	case more, h.seen > seen:
-		h.first, h.tries, h.waits, h.due = a.last+1, 0, 0, in.ep.w.awake()
+		h.first, h.tries, h.waits, h.due = max(h.first, a.last+1), 0, 0, in.ep.w.awake()
 	default:
 		delete(in.p.held, h.id)
 	}
@@ -471,15 +487,16 @@ func (in *inbox) try(h *heldObject, seen journal.Seq) {
 
 // attempt is one go at a held object.
 type attempt struct {
-	in      *inbox
-	results chan tried
-	given   int
-	out     int         // given and not told
-	last    journal.Seq // the last one given
-	bad     *tried      // the first one that was not answered
+	in    *inbox
+	given int
+	last  journal.Seq // the last one given
+
+	// Guarded by the inbox's mu. What failed stands here before its object can leave memory and forget that it holds back.
+	out int    // given and not told
+	bad *tried // the first one that was not answered
 }
 
-// give gives one message; false if the inbox has ended.
+// give gives one message; false if none is to follow.
 func (a *attempt) give(m journal.Message, h *heldObject) bool {
 	in := a.in
 	l := in.letterOf(m)
@@ -487,41 +504,40 @@ func (a *attempt) give(m journal.Message, h *heldObject) bool {
 		l.tries = h.tries
 		if h.cause != nil && l.tries >= in.ep.w.triesOf(h.id) {
 			l.dead = h.cause
-			if err := in.bury(m, h); err != nil {
-				a.bad = &tried{m, nil, unavailable(err)}
-				return true
+			if h.buried != m.Seq { // or its object cannot answer just now
+				if err := in.bury(m, h); err != nil {
+					a.bad = &tried{m, nil, unavailable(err)} // nothing is given yet
+					return false
+				}
+				h.buried = m.Seq
 			}
 		}
 	}
-	if a.out == tryMax && !a.wait() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for a.out == tryMax && in.wait(0) == nil {
+	}
+	if a.bad != nil || in.ctx.Err() != nil {
 		return false
 	}
-	if a.bad != nil {
-		return true
-	}
-	told := func(err error) { a.results <- tried{m, l, err} }
-	in.mu.Lock()
-	err := in.give(m, l, told)
-	in.mu.Unlock()
-	if err != nil || l.dead != nil && l.failed {
-		told(err)
-	}
 	a.given, a.out, a.last = a.given+1, a.out+1, m.Seq
+	if handed, err := in.give(m, l, func(err error) {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		a.told(m, l, err)
+	}); !handed {
+		a.told(m, l, err)
+	}
 	return true
 }
 
-// wait takes one result; false if the inbox has ended.
-func (a *attempt) wait() bool {
-	select {
-	case r := <-a.results:
-		a.out--
-		if r.err != nil && (a.bad == nil || errors.Is(a.bad.err, errHeldBack)) {
-			a.bad = &r
-		}
-		return true
-	case <-a.in.ctx.Done():
-		return false
+// told takes what became of one. Called with the inbox's mu held.
+func (a *attempt) told(m journal.Message, l *letter, err error) {
+	a.out--
+	if err != nil && (a.bad == nil || a.bad.m.Seq > m.Seq) {
+		a.bad = &tried{m, l, err}
 	}
+	a.in.ease()
 }
 
 // triesOf is how often a message of an object is tried before it is a dead letter.
@@ -642,8 +658,8 @@ func readInboxLife(ctx context.Context, meta journal.Meta) (l inboxLife, err err
 
 // AcceptInbox accepts that the inbox lost messages that were answered, after the alarm "inbox went back", and begins a new
 // life of it: what it holds now is taken anew from its beginning, and objects know what they have answered by position and
-// time. A message that was lost before it was answered stays lost. Whoever followed the inbox in its former life begins
-// again within some seconds.
+// time. A message that was lost before it was answered stays lost. What the alarm stopped begins again within some seconds, and a
+// partition that lost nothing with its next epoch.
 func AcceptInbox(ctx context.Context, js journal.Session, why string) (life uint64, err error) {
 	l, err := readInboxLife(ctx, js.Meta())
 	if err != nil {

@@ -26,7 +26,7 @@ func (o *object) beforeLetter(tk *task, now time.Time) bool {
 		o.endLetter(tk, now, journal.Hash{}, journal.SentDead, l.dead)
 		return true
 	case l.refused != nil:
-		l.failed = true
+		l.failed = asError(l.refused).Code != Denied // a class that serves reads only just now will take it later
 		o.holdBack(tk, l.refused)
 		return true
 	}
@@ -118,6 +118,7 @@ func (o *object) repeatedLetter(tk *task, now time.Time, err error) {
 	case e.Code == IDReused || e.Code == Conflict:
 		o.endLetter(tk, now, journal.Hash{}, journal.SentNotRun, err)
 	default:
+		tk.req.letter.failed = e.Code == Limited || e.Code == Overloaded // its clock stands still while it waits
 		o.holdBack(tk, err)
 	}
 }

@@ -231,7 +231,7 @@ func (o *object) serve(run int, tk *task) bool {
 	if err := o.wake(run, tk); errors.Is(err, errGivenUp) {
 		return false
 	} else if err != nil {
-		o.heldBack = l != nil
+		o.heldBack = o.heldBack || l != nil
 		if o.state != nil { // an OnWake saw the state, acknowledged or not
 			o.refuseAfter(tk, err)
 		} else {
@@ -251,7 +251,7 @@ func (o *object) serve(run int, tk *task) bool {
 	var hash journal.Hash
 	if tk.req.ID != "" || tk.req.Session != nil {
 		hash = tk.req.hash()
-		a, err := o.state.once.find(o.ep.w.store, o.id, tk.req, hash, o.state.at, now)
+		a, err := o.state.answerOf(tk.req, hash, now)
 		if l != nil && (err != nil || a != nil) {
 			o.repeatedLetter(tk, now, err)
 			return true

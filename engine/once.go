@@ -131,7 +131,7 @@ func senderOf(n *SessionNumber, inbox bool) string {
 	return n.Sender
 }
 
-// find looks for the answer of a request. recorded is the time of the object's last commit: what is forgotten is decided
+// find looks for the answer of a request; store is nil if it has nothing of the object. recorded is the time of the object's last commit: what is forgotten is decided
 // by it alone and not by the clock, which may go ahead and back while a copy of a request is under way. A nil answer and
 // no error mean that the request is new.
 func (o *once) find(store snapshot.Reader, id snapshot.ID, r *Request, hash journal.Hash, recorded, now time.Time) (*answer, error) {
@@ -192,6 +192,9 @@ func (o *once) full(now time.Time) bool {
 
 func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, recorded time.Time) (*answer, error) {
 	a := o.recent[own]
+	if a == nil && store == nil {
+		return nil, nil
+	}
 	if a == nil {
 		raw, err := store.Get(id, snapshot.Window, idKey(own))
 		if err != nil {

@@ -24,6 +24,7 @@ type passage struct {
 	open     []passing    // taken and not passed, in order
 	busy     map[snapshot.ID]int
 	held     map[snapshot.ID]*heldObject
+	openMax  int // how many are open before an object that takes long is held, which the others pass
 }
 
 // passing is a message that was taken.
@@ -40,15 +41,14 @@ type heldObject struct {
 	id     snapshot.ID
 	first  journal.Seq
 	seen   journal.Seq // the last of its messages that was taken from the stream
+	passed journal.Seq // and the last one that the cursor has passed
 	tries  int         // how often the first one failed
 	waits  int         // how often it could not be tried since
 	cause  *Error
 	due    time.Duration // when it is tried again, by Worker.awake
 	trying bool
+	buried journal.Seq // the message of which a copy is kept as a dead letter
 }
-
-// openMax is how many messages are taken and not passed before an object that takes long is held, which the others pass.
-const openMax = 16 << 10
 
 // take notes a message of an object that is handed to it, or that it holds.
 func (p *passage) take(m journal.Message, id snapshot.ID) {
@@ -60,7 +60,7 @@ func (p *passage) take(m journal.Message, id snapshot.ID) {
 		p.busy[id]++
 	}
 	p.open = append(p.open, e)
-	if len(p.open) > openMax && !p.open[0].done {
+	if len(p.open) > p.openMax && !p.open[0].done {
 		p.hold(p.open[0].id, p.open[0].seq)
 		p.open[0].done = true
 	}
@@ -85,6 +85,9 @@ func (p *passage) advance() {
 		if p.open[n].at.After(p.at) {
 			p.at = p.open[n].at
 		}
+		if h := p.held[p.open[n].id]; h != nil {
+			h.passed = p.cursor
+		}
 		n++
 	}
 	if p.open = p.open[n:]; len(p.open) == 0 {
@@ -100,6 +103,9 @@ func (p *passage) hold(id snapshot.ID, seq journal.Seq) *heldObject {
 		p.held[id] = h
 	}
 	h.first, h.seen = min(h.first, seq), max(h.seen, seq)
+	if seq <= p.cursor {
+		h.passed = max(h.passed, seq)
+	}
 	return h
 }
 
@@ -126,7 +132,7 @@ func (p *passage) mark(life uint64, now time.Time, awake time.Duration) journal.
 			continue // it is taken again from the stream
 		}
 		class, token, _ := strings.Cut(string(h.id), ".")
-		k := journal.Held{Class: class, Token: token, First: h.first, Tries: h.tries, Due: now.Add(h.due - awake).UTC()}
+		k := journal.Held{Class: class, Token: token, First: h.first, Last: h.passed, Tries: h.tries, Due: now.Add(h.due - awake).UTC()}
 		if h.cause != nil {
 			k.Error = h.cause.Error()
 		}
@@ -141,7 +147,7 @@ func restored(m journal.InboxMark, now time.Time, awake time.Duration) *passage 
 	p := &passage{cursor: m.Cursor, hash: m.Hash, at: m.At, position: m.Cursor, busy: map[snapshot.ID]int{}, held: map[snapshot.ID]*heldObject{}}
 	for _, k := range m.Held {
 		id := snapshot.ID(k.Class + "." + k.Token)
-		p.held[id] = &heldObject{id: id, first: k.First, seen: m.Cursor, tries: k.Tries, due: awake + max(0, k.Due.Sub(now))}
+		p.held[id] = &heldObject{id: id, first: k.First, seen: k.Last, passed: k.Last, tries: k.Tries, due: awake + max(0, k.Due.Sub(now))}
 	}
 	return p
 }

@@ -269,6 +269,36 @@ func TestTheStoreKnowsWhenTheJournalWentBack(t *testing.T) {
 	}
 }
 
+// TestAStoreOfALostJournalAnswersNoRepeat: an id that a commit had which was lost is not known any more, although the store
+// has it still.
+func TestAStoreOfALostJournalAnswersNoRepeat(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := snapshot.NewMemory()
+	keep := func(c *Config) { c.Store = store }
+	worker := w.worker("w", keep)
+	w.add(worker, "a")
+	once := Request{Class: "register", Name: "a", Method: "add", Body: []byte("10"), ID: "order-1"}
+	must(worker.Do(t.Context(), once))(t)
+	p := partitionOf("register", "a")
+	ep := worker.epochs[p].Load()
+	eventually(t, "the witness is told", func() bool {
+		wit, _, err := journal.ReadWitness(t.Context(), ep.ses.js.Meta(), p)
+		return err == nil && wit.Acked >= last(t, w, "a").Seq
+	})
+	worker.Stop() // which writes the state
+	messages := w.server.Messages(stream(registers.Get("a")))
+	w.server.Truncate(stream(registers.Get("a")), int(messages[len(messages)-1].Seq-last(t, w, "a").Seq)+1)
+	worker = w.worker("w", keep)
+	eventually(t, "alarm", func() bool { return worker.Status().Owned[p].Alarm != "" })
+	accept(t, w, p)
+	w.ready(worker)
+	r := must(NewClient(worker).Do(t.Context(), once))(t)
+	if string(r.Body) != "11" || r.Replayed {
+		t.Errorf("%s, replayed %v", r.Body, r.Replayed)
+	}
+}
+
 func accept(t *testing.T, w *world, p int) Loss {
 	t.Helper()
 	var loss Loss

@@ -38,6 +38,7 @@ type history struct {
 	hashes  []journal.Hash // of the record that ends with version v, zero if none does
 	acked   journal.Version
 	snap    []*journal.Snap // the parts of the snapshot record that is being stored
+	letters []*simLetter    // its messages that are, or were, in the inbox
 }
 
 type simCommit struct {
@@ -49,6 +50,8 @@ type simCommit struct {
 	reply   string
 	long    bool
 	epoch   journal.EpochID
+	sent    *journal.Sent
+	letter  *simLetter // the message that it answers
 }
 
 func (h *history) version() journal.Version { return journal.Version(len(h.commits)) }
@@ -58,9 +61,10 @@ type simPartition struct {
 	last     journal.EpochRecord
 	end      journal.Seq
 	released bool
-	spent    journal.Seq // positions up to it were lost and accepted as lost: none is used again for a record
-	due      bool        // the key of the partition tells of a loss: nothing is served
-	knowing  []*life     // and so do these workers, as long as they live
+	check    journal.InboxMark // of the last checkpoint
+	spent    journal.Seq       // positions up to it were lost and accepted as lost: none is used again for a record
+	due      bool              // the key of the partition tells of a loss: nothing is served
+	knowing  []*life           // and so do these workers, as long as they live
 }
 
 // lost tells whether somebody knows that the stream lost something.
@@ -88,6 +92,11 @@ func (s *sim) stored(p int, end journal.Seq, messages []journal.Message, by *lif
 		case m.Subject == s.ns.Epoch(p):
 			s.epochStored(p, part, m, by)
 		case m.Subject == s.ns.Fence(p):
+		case m.Subject == s.ns.Checkpoint(p):
+			if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != part.last.Epoch || part.released {
+				s.failed("I8", "a checkpoint at %d is stored under epoch %d, released %v, of epoch %v (%v)", seq, part.last.Epoch.Number, part.released, id, err)
+			}
+			s.checkpointStored(p, seq, m.Data)
 		case isObject:
 			h := s.history(snapshot.ID(class + "." + token))
 			switch id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); {
@@ -169,6 +178,16 @@ func (s *sim) recordStored(h *history, part *simPartition, seq journal.Seq, data
 
 func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c *journal.Commit) {
 	v := h.version() + 1
+	var letter *simLetter
+	if c.Inbox != nil {
+		if letter = s.letterAnswered(h, v, c); letter == nil {
+			return
+		}
+		if s.outcome(h, v, c, letter); c.Inbox.Outcome != "" {
+			s.note(h, v, seq, epoch, c, letter, letter.request.in.N, h.models[v-1])
+			return
+		}
+	}
 	var out told
 	if err := json.Unmarshal(c.Reply.Body, &out); err != nil {
 		s.failed("I6", "%s version %d: %v", h.id, v, err)
@@ -188,14 +207,30 @@ func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c
 		s.failed("I6", "%s version %d: %v", h.id, v, err)
 		return
 	}
-	if v > 1 && c.At.Before(h.commits[v-2].at) {
-		s.failed("I1", "%s version %d has an earlier time than the one before it", h.id, v)
+	if letter != nil && letter.request.in.N != in.N {
+		s.failed("I3", "%s version %d answers %s, by request %d", h.id, v, letter, in.N)
 	}
-	s.once(h, v, c, in.N)
 	if method == "pass" {
 		s.passed(h, v, in, now.items["to-"+in.To])
 	}
-	h.commits = append(h.commits, simCommit{in.N, c.ID, c.Session, c.At, seq, string(c.Reply.Body), len(c.Reply.Body) > keptReplyBytesMax, epoch})
+	s.note(h, v, seq, epoch, c, letter, in.N, now)
+}
+
+// note adds a commit to a history.
+func (s *sim) note(h *history, v journal.Version, seq journal.Seq, epoch journal.EpochID, c *journal.Commit, letter *simLetter, n int64, now *model) {
+	if v > 1 && c.At.Before(h.commits[v-2].at) {
+		s.failed("I1", "%s version %d has an earlier time than the one before it", h.id, v)
+	}
+	noted := simCommit{n: n, at: c.At, seq: seq, epoch: epoch, sent: c.Inbox, letter: letter}
+	if c.Inbox.Counts() {
+		noted.id, noted.session = c.ID, c.Session
+		if letter != nil {
+			noted.session = letter.session
+		}
+		noted.reply, noted.long = string(c.Reply.Body), len(c.Reply.Body) > keptReplyBytesMax
+		s.once(h, v, &noted)
+	}
+	h.commits = append(h.commits, noted)
 	s.isDenied(h, v, &h.commits[v-1])
 	h.models, h.hashes = append(h.models, now), append(h.hashes, journal.Hash{})
 }
@@ -240,25 +275,29 @@ func (l *life) turn(id snapshot.ID) *turn {
 }
 
 // once: a request that can be told again is in the journal once.
-func (s *sim) once(h *history, v journal.Version, c *journal.Commit, n int64) {
+func (s *sim) once(h *history, v journal.Version, c *simCommit) {
 	ids := 0 // own ids since
 	for w := v - 1; w > 0; w-- {
 		o := h.commits[w-1]
 		recorded := h.commits[v-2].at
 		switch {
-		case c.Session != nil && o.session != nil && o.session.Sender == c.Session.Sender && o.session.N == c.Session.N:
-			s.failed("I3", "%s: request %d is applied at version %d and again at %d", h.id, n, w, v)
-		case c.Session != nil && o.session != nil && o.session.Sender == c.Session.Sender && o.session.M > c.Session.N:
-			s.failed("I3", "%s: request %d has number %d, below the mark %d of version %d", h.id, n, c.Session.N, o.session.M, w)
-		case c.ID != "" && o.id == c.ID && ids < thingKeepIDsMax && !o.at.Add(thingKeepIDs).Before(recorded):
-			s.failed("I3", "%s: request %d is applied at version %d and again at %d", h.id, n, w, v)
+		case c.session != nil && o.session != nil && o.session.Sender == c.session.Sender && o.session.N == c.session.N:
+			s.failed("I3", "%s: request %d is applied at version %d and again at %d", h.id, c.n, w, v)
+		case c.session != nil && o.session != nil && o.session.Sender == c.session.Sender && o.session.M > c.session.N:
+			s.failed("I3", "%s: request %d has number %d, below the mark %d of version %d", h.id, c.n, c.session.N, o.session.M, w)
+		case c.id != "" && o.id == c.id && ids < thingKeepIDsMax && !o.at.Add(thingKeepIDs).Before(recorded):
+			s.failed("I3", "%s: request %d is applied at version %d and again at %d", h.id, c.n, w, v)
 		}
 		if o.id != "" {
 			ids++
 		}
 	}
-	if c.Session != nil && c.Session.Deadline.Before(c.At) {
-		s.failed("I3", "%s: request %d began at %v, after its deadline %v", h.id, n, c.At, c.Session.Deadline)
+	at := c.at
+	if c.sent != nil {
+		at = c.sent.At
+	}
+	if c.session != nil && c.session.Deadline.Before(at) {
+		s.failed("I3", "%s: request %d began at %v, after its deadline %v", h.id, c.n, at, c.session.Deadline)
 	}
 }
 
@@ -467,6 +506,22 @@ func (h *history) holds(v journal.Version, seq journal.Seq, hash journal.Hash, e
 // remembers tells what a window lacks of what the object at a version must remember of its callers.
 func (h *history) remembers(v journal.Version, window map[string]string) error {
 	at := h.commits[v-1].at
+	var inbox inboxMark
+	var want string
+	if sent := h.mark(v); sent != nil {
+		inbox = inboxMark{sent.Life, sent.Seq, sent.At}
+		raw, _ := json.Marshal(inbox) // its fields always encode
+		want = string(raw)
+	}
+	if window[inboxKey] != want {
+		return fmt.Errorf("the last message that it answered is %s; want %s", window[inboxKey], want)
+	}
+	forgets := func(c *simCommit) time.Time {
+		if c.sent != nil {
+			return inbox.At
+		}
+		return at
+	}
 	marks := map[string]uint64{}
 	latest := map[string]bool{}
 	ids := 0
@@ -480,7 +535,7 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 		c := &h.commits[w-1]
 		var a *answer
 		switch {
-		case c.session != nil && c.session.N >= marks[c.session.Sender] && !c.session.Deadline.Before(at):
+		case c.session != nil && c.session.N >= marks[c.session.Sender] && !c.session.Deadline.Before(forgets(c)):
 			var s sender
 			if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), &s); err != nil {
 				return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)

@@ -15,6 +15,10 @@ import (
 // answer, beside what an append without an answer is waited for.
 const simLiveness = 12 * time.Second
 
+// simPerMessage is how long it may take for each message that waits then, beside [retryMax]: as long as it takes to be a
+// dead letter.
+const simPerMessage = 60 * time.Second
+
 // end ends the faults and holds what is there then against the journal: what the workers that went through them answer,
 // and what one answers that knows nothing.
 func (s *sim) end() {
@@ -67,15 +71,21 @@ func (s *sim) end() {
 // restore runs until everything is served again.
 func (s *sim) restore() {
 	const slice = 250 * time.Millisecond
+	most := simLiveness + s.ackTimeout
 	for spent := time.Duration(0); s.failure.Load() == nil; spent += slice {
+		why, messages := s.notServed()
 		s.mu.Lock()
-		s.restored = max(s.restored, spent)
+		if messages > 0 {
+			most = max(most, simLiveness+s.ackTimeout+retryMax+time.Duration(messages)*simPerMessage)
+			s.answering = max(s.answering, spent)
+		} else if most == simLiveness+s.ackTimeout {
+			s.restored = max(s.restored, spent)
+		}
 		s.mu.Unlock()
-		why := s.notServed()
 		if why == "" {
 			return
 		}
-		if spent > simLiveness+s.ackTimeout {
+		if spent > most {
 			s.failed("I9", "%v after the last fault %s", spent, why)
 			return
 		}
@@ -87,21 +97,24 @@ func (s *sim) restore() {
 	}
 }
 
-// notServed is why not everything is served.
-func (s *sim) notServed() string {
+// notServed is why not everything is served, and how many messages wait if that is all.
+func (s *sim) notServed() (why string, messages int) {
 	for p := range s.partitions {
 		if !slices.ContainsFunc(s.alive(), func(l *life) bool { return l.w.Status().Owned[p].Owned }) {
-			return fmt.Sprintf("partition %d is not owned", p)
+			return fmt.Sprintf("partition %d is not owned", p), 0
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.requests {
 		if !r.done {
-			return fmt.Sprintf("%s is not answered", r)
+			return fmt.Sprintf("%s is not answered", r), 0
 		}
 	}
-	return ""
+	if list := s.waiting(); len(list) > 0 {
+		return fmt.Sprintf("%s is not answered", list[0]), len(list)
+	}
+	return "", 0
 }
 
 // requestsEnd: whoever was told that nothing was done was told the truth.
@@ -168,6 +181,7 @@ func (s *sim) lookAt(name, method string) (*simRequest, journal.Version) {
 
 // accept accepts losses that a worker tells of.
 func (s *sim) accept() {
+	s.acceptInbox()
 	var told []int
 	for p := range s.parts {
 		if slices.ContainsFunc(s.alive(), func(l *life) bool { return l.w.Status().Owned[p].Alarm != "" }) {
@@ -234,8 +248,10 @@ func (s *sim) loseEnd(p int, n journal.Seq) {
 		if s.durable && v < h.acked {
 			s.failed("I2", "%s was told of at version %d; the journal has %d", id, h.acked, v)
 		}
+		s.unanswered(p, h.commits[v:])
 		h.commits, h.models, h.hashes, h.hash = h.commits[:v], h.models[:v+1], h.hashes[:v+1], h.hashes[v]
 		h.acked, h.snap = min(h.acked, v), nil
 	}
+	s.unanswered(p, nil)
 	s.line("  stream %d ends at %d; an alarm is due: %v", p, end, part.lost())
 }

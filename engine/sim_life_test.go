@@ -49,7 +49,7 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 		serve: map[int]func(Request, func(Reply, error)){}}
 	l.store = &simStore{l: l, Memory: disk}
 	cfg := Config{ID: id, Partitions: s.partitions, Classes: []AnyClass{things(s.purge)}, Store: l.store, Clock: l.clock,
-		LeaseTerm: simTerm, AckTimeout: s.ackTimeout, Namespace: s.ns, Version: "simulation",
+		LeaseTerm: simTerm, AckTimeout: s.ackTimeout, SendRetry: simSendRetry, Namespace: s.ns, Version: "simulation",
 		Connect: func(context.Context) (journal.Session, error) { return s.connect(l) },
 		MayWrite: func() error {
 			if s.full.Load() {
@@ -83,7 +83,7 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 	if err != nil {
 		panic(err) // the simulation's own fault
 	}
-	w.when = s.when
+	w.when, w.bounds = s.when, s.bounds
 	w.cfg.MemoryBytes = s.memory
 	l.w = w
 	s.mu.Lock()
@@ -152,6 +152,9 @@ func (s *sim) awaitSync(l *life, stream string, seq journal.Seq, open func()) {
 			l.marks[p] = max(l.marks[p], seq)
 		}
 	}
+	if stream == s.ns.Inbox() {
+		l.marks[theInbox] = max(l.marks[theInbox], seq)
+	}
 	if !l.dead {
 		l.opens = append(l.opens, open)
 	}
@@ -163,7 +166,11 @@ func (s *sim) sync(l *life) {
 	opens := l.opens
 	l.opens = nil
 	for p, seq := range l.marks {
-		s.synced[p] = max(s.synced[p], seq)
+		if p == theInbox {
+			s.syncedInbox = max(s.syncedInbox, seq)
+		} else {
+			s.synced[p] = max(s.synced[p], seq)
+		}
 	}
 	s.mu.Unlock()
 	for i, open := range opens {

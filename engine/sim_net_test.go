@@ -22,12 +22,13 @@ import (
 type opKind uint8
 
 const (
-	opRead  opKind = iota // Last, At, Tails, Read, Range, Subjects, Get
+	opRead  opKind = iota // Last, At, Tails, Read, Range, Subjects, Get; a replica that is behind may answer
 	opStore               // a batch of the snapshot store
 	opBegin               // Begin
 	opLease               // Put of a lease
 	opWitness
 	opPurge
+	opDead // Put of a dead letter
 	opKinds
 )
 
@@ -38,6 +39,7 @@ type simOp struct {
 	kind    opKind
 	key     string
 	serial  int
+	cut     bool                // with the power
 	apply   func(lag int) error // as the server does it; lag is how far behind the replica is that answers
 	asked   time.Time
 	applied bool
@@ -123,7 +125,7 @@ func (s *sim) abandon(o *simOp) {
 		return
 	}
 	s.ops = slices.Delete(s.ops, i, i+1)
-	if o.kind >= opBegin && !o.applied {
+	if o.kind >= opBegin && !o.applied && !o.cut {
 		s.ghosts = append(s.ghosts, o)
 	}
 }
@@ -207,7 +209,8 @@ func (s *sim) connect(l *life) (journal.Session, error) {
 
 func (c *simSession) Meta() journal.Meta    { return simMeta{c} }
 func (c *simSession) Log(p int) journal.Log { return simLog{c, p, c.direct.Log(p)} }
-func (c *simSession) Inbox() journal.Inbox  { return c.direct.Inbox() }
+func (c *simSession) Inbox() journal.Inbox  { return simInbox{c.inbox()} }
+func (c *simSession) inbox() simLog         { return simLog{c, theInbox, c.direct.Inbox().(journal.Log)} }
 func (c *simSession) Server() string        { return "simulation" }
 func (c *simSession) PayloadMax() int       { return payloadReserve + c.s.recordMax }
 func (c *simSession) Done() <-chan struct{} { return c.done }
@@ -257,7 +260,12 @@ type simLog struct {
 	inner journal.Log
 }
 
-func (l simLog) key(what string) string { return fmt.Sprintf("%d %s", l.p, what) }
+func (l simLog) key(what string) string {
+	if l.p == theInbox {
+		return "inbox " + what
+	}
+	return fmt.Sprintf("%d %s", l.p, what)
+}
 
 func (l simLog) Stream() string { return l.inner.Stream() }
 
@@ -357,9 +365,100 @@ func (l simLog) Read(ctx context.Context, subject string, from journal.Seq) iter
 	}
 }
 
-// Follow is used by nothing that is simulated.
+// Follow is driven like everything else: a message at a time is on its way. It ends with its connection.
 func (l simLog) Follow(ctx context.Context, from journal.Seq, patterns ...string) iter.Seq2[journal.Message, error] {
-	return l.inner.Follow(ctx, from, patterns...)
+	return func(yield func(journal.Message, error) bool) {
+		s := l.c.s
+		slots := map[int]bool{}
+		for _, pattern := range patterns {
+			slot := 0
+			_, _ = fmt.Sscanf(pattern, string(s.ns)+".inbox.%d.", &slot) // only the inbox is followed
+			slots[slot] = true
+		}
+		f := &simFollow{c: l.c, next: max(from, 1), slots: slots, arrived: make(chan journal.Message, 1), lost: make(chan struct{})}
+		s.mu.Lock()
+		l.c.life.serial++
+		f.n = l.c.life.serial
+		s.follows = append(s.follows, f)
+		s.mu.Unlock()
+		defer func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.follows = without(s.follows, f)
+		}()
+		for {
+			var m journal.Message
+			var err error
+			select {
+			case m = <-f.arrived:
+			case <-f.lost:
+				err = errLost
+			case <-l.c.done:
+				err = errCut
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
+			if !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// simFollow is what follows a stream.
+type simFollow struct {
+	c       *simSession
+	n       int
+	next    journal.Seq
+	slots   map[int]bool
+	arrived chan journal.Message
+	lost    chan struct{} // closed when it can follow no more
+}
+
+func (f *simFollow) String() string { return fmt.Sprintf("%s, follow %d from %d", f.c, f.n, f.next) }
+
+func compareFollows(a, b *simFollow) int {
+	return cmp.Or(cmp.Compare(a.c.life.n, b.c.life.n), cmp.Compare(a.c.n, b.c.n), cmp.Compare(a.n, b.n))
+}
+
+// coming is the next message, if there is one and none is on its way. Called with mu held.
+func (f *simFollow) coming() *simLetter {
+	if f.c.closed || f.c.life.stalled || len(f.arrived) > 0 {
+		return nil
+	}
+	for ; int(f.next) <= len(f.c.s.letters); f.next++ {
+		if l := f.c.s.letters[f.next-1]; l.request != nil && !l.purged && f.slots[l.slot] {
+			return l
+		}
+	}
+	return nil
+}
+
+// arrive lets the next message reach whoever follows.
+func (f *simFollow) arrive() {
+	f.c.s.mu.Lock()
+	defer f.c.s.mu.Unlock()
+	l := f.coming()
+	if l == nil {
+		return
+	}
+	m, err := f.c.direct.Inbox().At(context.Background(), l.seq)
+	if err != nil {
+		panic(err) // the audit says that it is there
+	}
+	if l.answered() {
+		f.c.s.count("messages read again")
+	}
+	f.next = m.Seq + 1
+	f.arrived <- m
+}
+
+// lose ends it.
+func (f *simFollow) lose() {
+	f.c.s.mu.Lock()
+	defer f.c.s.mu.Unlock()
+	f.c.s.follows = without(f.c.s.follows, f)
+	close(f.lost)
 }
 
 func (l simLog) Begin(ctx context.Context, last journal.Seq, messages ...journal.Message) (journal.Seq, error) {
@@ -406,6 +505,9 @@ func (l simLog) Range(ctx context.Context) (first, last journal.Seq, err error) 
 
 func (l simLog) Purge(ctx context.Context, subject string, before journal.Seq) error {
 	_, err := askFor(ctx, l.c, opPurge, l.key("purge "+subject), func(int) (struct{}, error) {
+		if l.p == theInbox {
+			l.c.s.inboxPurged(subject, before)
+		}
 		return struct{}{}, l.inner.Purge(context.Background(), subject, before)
 	})
 	return err

@@ -16,8 +16,9 @@ type simRequest struct {
 	object    snapshot.ID
 	partition int
 	method    string
-	how       string  // numbered by a client, with an own id, or neither
-	sent      Request // as it went out first, for late copies
+	how       string         // numbered by a client, with an own id, or neither
+	sent      Request        // as it went out first, for late copies
+	header    journal.Header // of a message
 	tries     int
 	copies    int
 	under     map[journal.EpochID]*tries

@@ -21,30 +21,32 @@ type simStep struct {
 type stepKind uint8
 
 const (
-	stepCall    stepKind = iota // a caller calls
-	stepBurst                   // several call, and their appends are under way
-	stepGo                      // one thing that is under way happens
-	stepSettle                  // all that is under way happens
-	stepRun                     // time passes, and all that is under way happens
-	stepHalf                    // one thing happens, and whoever asked hears of it later
-	stepLose                    // one thing that is under way is lost, or its answer is
-	stepBehind                  // a question is answered by a replica that is behind
-	stepCopy                    // an earlier request arrives again
-	stepPass                    // time passes, and nothing arrives
-	stepInspect                 // somebody looks at an object from outside
-	stepCut                     // a connection ends
-	stepKill                    // a process dies
-	stepStart                   // a worker starts
-	stepStop                    // a worker is asked to stop
-	stepStall                   // nothing reaches a worker any more, and nothing of it arrives
-	stepThaw                    // it does again
-	stepWall                    // a clock is set
-	stepGhost                   // something happens whose sender has given up
-	stepForget                  // all such things are lost
-	stepDisk                    // a store fails
-	stepFull                    // the disk is full, or no longer
-	stepPower                   // the journal loses its end
-	stepAccept                  // somebody accepts what was lost
+	stepCall      stepKind = iota // a caller calls
+	stepBurst                     // several call, and their appends are under way
+	stepGo                        // one thing that is under way happens
+	stepSettle                    // all that is under way happens
+	stepRun                       // time passes, and all that is under way happens
+	stepHalf                      // one thing happens, and whoever asked hears of it later
+	stepLose                      // one thing that is under way is lost, or its answer is
+	stepBehind                    // a question is answered by a replica that is behind
+	stepCopy                      // an earlier request arrives again
+	stepPass                      // time passes, and nothing arrives
+	stepInspect                   // somebody looks at an object from outside
+	stepCut                       // a connection ends
+	stepKill                      // a process dies
+	stepStart                     // a worker starts
+	stepStop                      // a worker is asked to stop
+	stepStall                     // nothing reaches a worker any more, and nothing of it arrives
+	stepThaw                      // it does again
+	stepWall                      // a clock is set
+	stepGhost                     // something happens whose sender has given up
+	stepForget                    // all such things are lost
+	stepDisk                      // a store fails
+	stepFull                      // the disk is full, or no longer
+	stepPower                     // the journal loses its end
+	stepAccept                    // somebody accepts what was lost
+	stepSend                      // a publisher sends a message
+	stepSendAgain                 // and an earlier one once more
 	stepKinds
 )
 
@@ -52,7 +54,7 @@ const lastUsualStep = int(stepRun)
 
 var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
 	stepCopy: 12, stepPass: 8, stepInspect: 5, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
-	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3}
+	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5}
 
 // scriptOf draws the steps of a story.
 func scriptOf(r *rand.Rand, p *profile) []simStep {
@@ -81,6 +83,7 @@ type event struct {
 	append   *simAppend // an answer to it; nil: the writer's next append arrives
 	delivery *delivery
 	sync     *life
+	follow   *simFollow // the next message for whoever follows
 }
 
 func (e event) String() string {
@@ -94,6 +97,8 @@ func (e event) String() string {
 		return fmt.Sprintf("%s: append of %s behind %d", e.writer, a.messages[0].Subject, a.last)
 	case e.sync != nil:
 		return fmt.Sprintf("%s: sync round", e.sync)
+	case e.follow != nil:
+		return e.follow.String()
 	}
 	return fmt.Sprintf("%s, try %d", e.delivery.request, e.delivery.try)
 }
@@ -121,6 +126,11 @@ func (s *sim) possible() (events []event) {
 		}
 		if len(w.sent) > 0 {
 			events = append(events, event{writer: w})
+		}
+	}
+	for _, f := range s.follows {
+		if f.coming() != nil {
+			events = append(events, event{follow: f})
 		}
 	}
 	for _, d := range s.sending {
@@ -159,6 +169,8 @@ func (s *sim) happen(e event, half bool) {
 		}
 	case e.sync != nil:
 		s.sync(e.sync)
+	case e.follow != nil:
+		e.follow.arrive()
 	default:
 		s.deliver(e.delivery, s.owner(e.delivery))
 	}
@@ -216,7 +228,7 @@ func (s *sim) do(st simStep) {
 		}
 	case stepGo, stepHalf:
 		if e, ok := pick(s.appends(st.kind == stepHalf && st.a>>16%2 == 0), st.a); ok {
-			s.happen(e, st.kind == stepHalf && e.append == nil && e.delivery == nil && e.sync == nil)
+			s.happen(e, st.kind == stepHalf && e.append == nil && e.delivery == nil && e.sync == nil && e.follow == nil)
 		}
 	case stepSettle:
 		s.say("all that is under way arrives")
@@ -232,7 +244,7 @@ func (s *sim) do(st simStep) {
 	case stepLose, stepBehind:
 		s.spoil(st)
 	case stepCopy:
-		if r, ok := pick(s.requests, st.a); ok && r.tries > 0 && r.how != "no id" {
+		if r, ok := pick(s.requests, st.a); ok && r.tries > 0 && r.how != "no id" && r.header == nil {
 			if l, ok := pick(s.alive(), st.a>>8); ok {
 				s.say("%s arrives again, at %s", r, l)
 				s.again(r, l)
@@ -280,6 +292,9 @@ func (s *sim) spoil(st simStep) {
 		s.count("appends lost")
 		e.writer.sent = e.writer.sent[1:]
 		s.mu.Unlock()
+	case e.follow != nil:
+		s.say("  %s ends", e)
+		e.follow.lose()
 	case e.delivery != nil:
 		s.say("  %s is lost", e)
 		s.mu.Lock()
@@ -328,6 +343,11 @@ func (s *sim) doToWorkers(st simStep) {
 	case stepWall:
 		if some {
 			d, _ := pick(wallTimes, st.a>>8)
+			if st.a>>16%4 == 0 && !s.lossy { // an inbox that loses its end needs its clock
+				s.say("the clock of the journal is set by %v", d)
+				s.mem.Shift(d)
+				break
+			}
 			s.say("the clock of %s is set by %v", l.id, d)
 			l.clock.wall.Add(int64(d))
 		}
@@ -347,6 +367,15 @@ func (s *sim) doToWorkers(st simStep) {
 		}
 	case stepAccept:
 		s.accept()
+	case stepSend:
+		s.say("sent: %s", s.publish(st.a))
+	case stepSendAgain:
+		if r, ok := pick(s.mails, st.a); ok && r.how != "sent" {
+			s.mu.Lock()
+			l := s.send(r)
+			s.mu.Unlock()
+			s.say("sent again: %s", l)
+		}
 	}
 	s.rest()
 }
@@ -446,7 +475,11 @@ func (s *sim) power(a uint32) {
 		most := []uint32{40, 3 * journal.Window}[a>>28%2] // whole epochs too
 		s.loseEnd(p, journal.Seq(a>>8%most)>>(p%2))
 	}
+	s.loseInbox(int(a>>12) % 12)
 	s.ghosts = nil
+	for _, o := range s.ops {
+		o.cut = true
+	}
 	for _, w := range s.writers {
 		w.sent = nil
 	}

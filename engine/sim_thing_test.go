@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -46,12 +47,13 @@ type told struct {
 const (
 	thingKeepIDs    = 40 * time.Second
 	thingKeepIDsMax = 8
+	thingTries      = 3
 )
 
 // things is the class, with or without purging.
 func things(purge bool) Class[thing] {
 	return Class[thing]{Name: "thing", Events: Events[thing]{"noted": noted{}}, Limits: Limits{Idle: 2 * time.Second,
-		Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Purge: purge}}
+		Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Tries: thingTries, Purge: purge}}
 }
 
 func (t *thing) tell(v View, in ask, version journal.Version) told {
@@ -118,6 +120,17 @@ func (t *thing) Spoil(ctx *Ctx, in ask) (told, error) {
 	return told{}, Errorf(Denied, "spoilt")
 }
 
+// Shy fails now and then: so that it is tried again, or waits.
+func (t *thing) Shy(ctx *Ctx, in ask) (told, error) {
+	switch sec := time.Now().Unix() + in.N; {
+	case sec%3 == 0 && in.N%2 == 0:
+		return told{}, Errorf(Overloaded, "later").RetryIn(300 * time.Millisecond)
+	case sec%3 > 0 && in.N%2 > 0:
+		return told{}, errors.New("shy")
+	}
+	return t.Put(ctx, in)
+}
+
 // Pass calls another object and keeps the version that it was told.
 func (t *thing) Pass(ctx *Ctx, in ask) (told, error) {
 	r, err := Call(ctx, Ref[*thing]{"thing", in.To}, (*thing).Put, ask{N: in.N, Key: "from"})
@@ -145,7 +158,7 @@ func (m *model) next(method string, in ask, passed int64) *model {
 		n.total++
 	}
 	switch method {
-	case "put", "long", "both":
+	case "put", "long", "both", "shy":
 		n.items[in.Key] = in.N
 	case "drop":
 		delete(n.items, in.Key)

@@ -30,6 +30,7 @@ import (
 //	sim_net_test.go      connections and the journal behind them
 //	sim_life_test.go     workers, their clocks and stores
 //	sim_request_test.go  callers
+//	sim_inbox_test.go    publishers, the inbox, and what must be so of messages
 //	sim_thing_test.go    the class, and a model of it
 //	sim_audit_test.go    the properties
 //	sim_shrink_test.go   the shortest story that still fails
@@ -55,18 +56,27 @@ type sim struct {
 	ops       []*simOp
 	ghosts    []*simOp // changes that are under way although whoever sent them has given up
 	writers   []*simWriter
+	follows   []*simFollow
 	sending   []*delivery
 	delivered []*delivery
 	requests  []*simRequest // by number, from 1
 	histories map[snapshot.ID]*history
 	parts     []simPartition
 	synced    []journal.Seq // by partition: durable up to there
-	counts    map[string]int
-	story     []string
-	logs      []string
-	restored  time.Duration // how long it took until everything was served again
-	rested    time.Duration // when all rested last, by the machine's clock
-	disturbed bool          // the machine took the core away for so long that another goroutine may have come first
+
+	letters     []*simLetter  // that are, or were, in the inbox, by position, from 1
+	mails       []*simRequest // of publishers
+	publishers  [2]simPublisher
+	inboxLife   uint64
+	acceptedAt  time.Time
+	syncedInbox journal.Seq
+	counts      map[string]int
+	story       []string
+	logs        []string
+	restored    time.Duration // how long it took until everything was served again
+	answering   time.Duration // and until every message was answered
+	rested      time.Duration // when all rested last, by the machine's clock
+	disturbed   bool          // the machine took the core away for so long that another goroutine may have come first
 }
 
 // profile is what a seed chooses once.
@@ -79,6 +89,7 @@ type profile struct {
 	immediate           [opKinds]bool
 	recordMax           int
 	when                thresholds
+	bounds              bounds
 	memory              int64
 	ackTimeout          time.Duration
 	weights             [stepKinds]int
@@ -90,6 +101,7 @@ const (
 	simTerm       = 2037 * time.Millisecond
 	simAckTimeout = 3101 * time.Millisecond
 	simTurn       = 5003 * time.Millisecond
+	simSendRetry  = 409 * time.Millisecond
 	simMoment     = 1009 * time.Nanosecond
 	simSlow       = 930 * time.Millisecond
 )
@@ -119,6 +131,10 @@ func profileOf(r *rand.Rand) profile {
 			p.weights[k] = w * []int{0, 0, 1, 1, 3}[r.IntN(5)]
 		}
 	}
+	if p.lossy {
+		p.weights[stepSend] = max(p.weights[stepSend], stepWeights[stepSend])
+		p.weights[stepPower] = max(p.weights[stepPower], 1)
+	}
 	for k := range p.immediate {
 		p.immediate[k] = r.IntN(3) > 0
 	}
@@ -129,6 +145,7 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(6) == 0 {
 		p.slowLease, p.immediate[opLease] = true, false
 	}
+	p.bounds = bounds{perObject: 1 + r.IntN(4), held: 1 + r.IntN(4), open: 2 + r.IntN(12), tryAtOnce: 1 + r.IntN(4)}
 	return p
 }
 
@@ -187,6 +204,7 @@ func (s *sim) rest() {
 	slices.SortFunc(s.ops, compareOps)
 	slices.SortFunc(s.ghosts, compareOps)
 	slices.SortFunc(s.writers, compareWriters)
+	slices.SortFunc(s.follows, compareFollows)
 	slices.SortFunc(s.sending, compareDeliveries)
 	slices.SortFunc(s.delivered, compareDeliveries)
 	s.writers = slices.DeleteFunc(s.writers, func(w *simWriter) bool { return (w.closed || w.c.closed) && len(w.sent) == 0 })

@@ -99,6 +99,15 @@ func (s *state) load() error {
 // forget drops everything: the store's entries are not to be used.
 func (s *state) forget() { *s = *newState(s.store, s.id, s.class) }
 
+// answerOf looks for the answer of a request. Without a base, what the store has is of a journal that was lost.
+func (s *state) answerOf(r *Request, hash journal.Hash, now time.Time) (*answer, error) {
+	var below snapshot.Reader
+	if s.stored {
+		below = s.store
+	}
+	return s.once.find(below, s.id, r, hash, s.at, now)
+}
+
 // get is a committed value.
 func (s *state) get(key string) ([]byte, bool, error) {
 	if c, ok := s.overlay.get(key); ok {

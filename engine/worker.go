@@ -32,6 +32,7 @@ type Worker struct {
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	index  index
 	when   thresholds
+	bounds bounds
 
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
@@ -63,7 +64,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
-		when: usual, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
+		when: usual, bounds: usualBounds, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
 	w.index = newIndex(cfg.Partitions)
 	w.client = NewClient(w)
 	w.life, w.kill = context.WithCancelCause(context.Background())

@@ -29,6 +29,7 @@ type Held struct {
 	Class string    `json:"class"`
 	Token string    `json:"token"` // the name, escaped
 	First Seq       `json:"first"`
+	Last  Seq       `json:"last"`            // the last one up to the cursor: whoever reads them again must find it
 	Tries int       `json:"tries,omitempty"` // how often the first one failed
 	Error string    `json:"error,omitempty"` // how it failed last
 	Due   time.Time `json:"due,omitzero"`    // when it is tried again
@@ -92,8 +93,10 @@ func DecodeDeadLetter(data []byte) (d DeadLetter, err error) {
 	return d, nil
 }
 
-// MessageHash tells a message of the inbox from another one at its position.
-func MessageHash(m Message) Hash { return HashOf([]byte(m.Subject+"\x00"), m.Data) }
+// MessageHash tells a message of the inbox from another one at its position, which may say the same: by its time too.
+func MessageHash(m Message) Hash {
+	return HashOf(fmt.Appendf(nil, "%s\x00%d\x00", m.Subject, m.Time.UnixNano()), m.Data)
+}
 
 // InboxKey is the key of the bucket that says which life the inbox is in.
 const InboxKey = "inbox"

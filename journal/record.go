@@ -110,8 +110,8 @@ const (
 )
 
 // Counts tells whether the commit answers its request's id or number for good. One that only says that a message was not
-// run does not.
-func (m *Sent) Counts() bool { return m == nil || m.Outcome != SentRepeat && m.Outcome != SentNotRun }
+// applied does not: a dead letter that somebody sends again, under the id that it had, is tried again.
+func (m *Sent) Counts() bool { return m == nil || m.Outcome == "" || m.Outcome == SentRefused }
 
 // SessionNumber numbers a request: the N-th of its sender, of whose requests to this object all below M are answered or
 // abandoned (client sessions of Ongaro's Raft thesis, 6.3).

@@ -32,6 +32,12 @@ func golden() map[string]Record {
 			{At: later, Source: "call", Method: "put", Changes: []Change{{Kind: Put, Key: "", Data: []byte{0, 255}, Raw: true}},
 				Reply: &Reply{Status: 204, Body: []byte{1, 200}, Raw: true}},
 			{At: later, Source: "call", Method: "put", Changes: []Change{{Kind: Put, Key: "k", Data: []byte("null")}}}}},
+		"sent": {V: 1, MinReader: 1, First: 3, Prev: HashOf([]byte("before")), At: later, Commits: []Commit{
+			{At: later, ID: "order-17", Hash: HashOf([]byte("x")), Source: "inbox", Inbox: &Sent{Seq: 41, At: noon}, Method: "increment",
+				Changes: []Change{{Kind: Put, Key: "count", Data: []byte(`3`)}}, Reply: &Reply{Status: 200, Body: []byte(`3`)}},
+			{At: later, ID: "order-17", Source: "inbox", Inbox: &Sent{Seq: 42, At: noon, Outcome: SentRepeat}, Method: "increment", Changes: []Change{}},
+			{At: later, Source: "inbox", Inbox: &Sent{Life: 1, Seq: 40, At: later, Outcome: SentDead, Tries: 7}, Method: "increment", Changes: []Change{},
+				Reply: &Reply{Status: 500, Body: []byte(`{"title":"internal"}`)}}}},
 	}
 }
 

@@ -29,6 +29,14 @@ type Memory struct {
 	rev     journal.Seq
 	changes []change      // of keys
 	grown   chan struct{} // closed, and made anew, when a stream has grown
+	off     time.Duration // how far its clock is
+}
+
+// Shift sets the clock by which messages are stored.
+func (m *Memory) Shift(by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.off += by
 }
 
 // change is what a change of a key replaced.
@@ -189,14 +197,13 @@ func (s *stream) end() journal.Seq { return journal.Seq(len(s.messages)) }
 func (m *Memory) store(s *stream, msg journal.Message) journal.Seq {
 	close(m.grown)
 	m.grown = make(chan struct{})
-	msg.Time = m.Now().UTC()
-	return s.store(msg)
+	return s.store(msg, m.Now().Add(m.off))
 }
 
-func (s *stream) store(m journal.Message) journal.Seq {
+func (s *stream) store(m journal.Message, at time.Time) journal.Seq {
 	m.Data = slices.Clone(m.Data)
 	m.Header = maps.Clone(m.Header)
-	m.Seq = s.end() + 1
+	m.Seq, m.Time = s.end()+1, at.UTC()
 	s.messages = append(s.messages, m)
 	s.last[m.Subject] = m.Seq
 	return m.Seq

@@ -80,6 +80,20 @@ func put(key, value string) journal.Commit {
 	return journal.Commit{Source: "call", Method: "set", Changes: []journal.Change{{Kind: journal.Put, Key: key, Data: []byte(value)}}}
 }
 
+// answers makes a commit the answer to a message of the inbox, stored so long after noon.
+func answers(life uint64, seq journal.Seq, after time.Duration, c journal.Commit) journal.Commit {
+	c.Source, c.Inbox = "inbox", &journal.Sent{Life: life, Seq: seq, At: noon.Add(after)}
+	return c
+}
+
+func outcome(what string, c journal.Commit) journal.Commit { c.Inbox.Outcome = what; return c }
+
+// checkpoint stores one.
+func (h *hand) checkpoint(life uint64, cursor journal.Seq, held ...journal.Held) journal.Seq {
+	cp := journal.Checkpoint{At: h.now, Inbox: journal.InboxMark{Life: life, Cursor: cursor, At: h.now, Held: held}}
+	return h.store(ns.Checkpoint(0), cp.Encode())
+}
+
 func withID(id string, c journal.Commit) journal.Commit { c.ID = id; return c }
 
 func numbered(n, m uint64, deadline time.Time, c journal.Commit) journal.Commit {
@@ -121,9 +135,16 @@ func (o *written) note(c journal.Commit, v journal.Version) {
 	answer := func(order int) string {
 		return fmt.Sprintf(`{"hash":"","version":%d,"at":%q,"order":%d}`, v, c.At.Format(time.RFC3339Nano), order)
 	}
+	if m := c.Inbox; m != nil {
+		o.window["m"] = fmt.Sprintf(`{"life":%d,"seq":%d,"at":%q}`, m.Life, m.Seq, m.At.Format(time.RFC3339Nano))
+	}
 	switch {
+	case !c.Inbox.Counts():
 	case c.Session != nil:
 		key := "s/" + c.Session.Sender
+		if c.Inbox != nil {
+			key = "s/inbox " + c.Session.Sender
+		}
 		was := client{Answers: map[uint64]answered{}}
 		if o.window[key] != "" {
 			_ = json.Unmarshal([]byte(o.window[key]), &was)

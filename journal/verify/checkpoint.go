@@ -21,7 +21,9 @@ func (c *Checker) checkpoint(m journal.Message) {
 	}
 	for _, h := range now.Held {
 		if h.First > now.Cursor || h.First == 0 {
-			c.severe(m.Seq, named(h.Class, h.Token), Checkpoint, "its messages are held from %d on, and the checkpoint's cursor is %d: none before it is", h.First, now.Cursor)
+			c.severe(m.Seq, "", Checkpoint, "messages to %s are held from %d on, and its cursor is %d: none before it is", named(h.Class, h.Token), h.First, now.Cursor)
+		} else if h.Last < h.First || h.Last > now.Cursor {
+			c.severe(m.Seq, "", Checkpoint, "messages to %s are held from %d to %d, and its cursor is %d", named(h.Class, h.Token), h.First, h.Last, now.Cursor)
 		}
 	}
 	c.inbox = now

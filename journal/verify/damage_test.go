@@ -118,6 +118,90 @@ var damages = map[string]struct {
 			s.record("a", at(noon.Add(2*time.Hour), numbered(7, 5, noon.Add(3*time.Hour), put("k", `6`))))
 		}, Config{}, nil},
 
+	// Messages to objects.
+	"messages are answered in order, each once": {
+		func(s *story) {
+			s.record("a", answers(0, 3, time.Second, withID("m", put("k", `6`))), outcome(journal.SentRepeat, answers(0, 4, time.Second, withID("m", journal.Commit{Method: "set"}))))
+			s.record("a", outcome(journal.SentNotRun, answers(0, 7, 2*time.Second, numbered(7, 5, noon, journal.Commit{Method: "set"}))))
+			s.record("a", outcome(journal.SentDead, answers(0, 8, 2*time.Second, withID("m", journal.Commit{Method: "set"}))))
+			s.snap("a", 1)
+			s.checkpoint(0, 8)
+			s.record("a", answers(1, 2, time.Minute, put("k", `7`)))
+			s.checkpoint(1, 1, journal.Held{Class: "c", Token: "a", First: 1, Last: 1})
+		}, Config{Keep: map[string]Keep{"c": {}}}, nil},
+	"a message is answered twice": {
+		func(s *story) {
+			s.record("a", answers(0, 3, time.Second, put("k", `6`)), answers(0, 3, time.Second, put("k", `7`)))
+		}, Config{},
+		[]string{"severe last once c/a"}},
+	"messages are answered out of order": {
+		func(s *story) {
+			s.record("a", answers(0, 4, time.Second, put("k", `6`)))
+			s.record("a", answers(0, 3, time.Second, put("k", `7`)))
+		}, Config{},
+		[]string{"severe last once c/a"}},
+	"a message of an earlier life is answered": {
+		func(s *story) {
+			s.record("a", answers(1, 4, time.Second, put("k", `6`)))
+			s.record("a", answers(0, 5, time.Second, put("k", `7`)))
+		}, Config{},
+		[]string{"severe last once c/a"}},
+	"the time of messages goes back": {
+		func(s *story) {
+			s.record("a", answers(0, 4, time.Minute, put("k", `6`)))
+			s.record("a", answers(0, 5, time.Second, put("k", `7`)))
+		}, Config{},
+		[]string{"severe last time c/a"}},
+	"a publisher's number is applied twice": {
+		func(s *story) {
+			s.record("a", answers(0, 4, time.Second, numbered(9, 9, noon.Add(time.Hour), put("k", `6`))))
+			s.record("a", answers(0, 5, time.Second, numbered(9, 9, noon.Add(time.Hour), put("k", `7`))))
+		}, Config{},
+		[]string{"severe last once c/a"}},
+	"a publisher's number is that of a call": {
+		func(s *story) {
+			s.record("a", answers(0, 4, time.Second, numbered(7, 5, noon.Add(time.Hour), put("k", `6`))))
+		}, Config{}, nil},
+	"a message is applied that was stored behind its deadline": {
+		func(s *story) {
+			s.record("a", answers(0, 4, 2*time.Hour, numbered(9, 9, noon.Add(time.Hour), put("k", `6`))))
+		}, Config{},
+		[]string{"severe last once c/a"}},
+	"a snapshot record does not know of a message": {
+		func(s *story) {
+			s.record("a", answers(0, 4, time.Second, put("k", `6`)))
+			s.snap("a", 1, without("m", 1))
+		}, Config{},
+		[]string{"severe last snapshot c/a"}},
+	"behind a purge a message is answered again": {
+		func(s *story) {
+			s.record("a", answers(0, 4, time.Second, put("k", `6`)))
+			s.record("a", put("k", `7`))
+			s.snap("a", 1)
+			s.snap("a", 1)
+			s.drop(s.a1, s.a2, s.a3, s.snap1, s.snap1+1, s.snap1+2, s.a4, s.snap2, s.a5, s.a5+1)
+			s.record("a", answers(0, 4, time.Second, put("k", `8`)))
+		}, Config{},
+		[]string{"severe last once c/a"}},
+	"a checkpoint goes back": {
+		func(s *story) { s.checkpoint(0, 8); s.checkpoint(0, 7) }, Config{},
+		[]string{"severe last checkpoint"}},
+	"a checkpoint is of an earlier life": {
+		func(s *story) { s.checkpoint(1, 8); s.checkpoint(0, 9) }, Config{},
+		[]string{"severe last checkpoint"}},
+	"a checkpoint holds what its cursor has not passed": {
+		func(s *story) { s.checkpoint(0, 8, journal.Held{Class: "c", Token: "a", First: 9, Last: 9}) }, Config{},
+		[]string{"severe last checkpoint"}},
+	"a checkpoint holds messages that end before they begin": {
+		func(s *story) { s.checkpoint(0, 8, journal.Held{Class: "c", Token: "a", First: 5, Last: 4}) }, Config{},
+		[]string{"severe last checkpoint"}},
+	"a checkpoint does not decode": {
+		func(s *story) { s.checkpoint(0, 8); s.at(s.seq).Data = []byte("{}") }, Config{},
+		[]string{"severe last format"}},
+	"a checkpoint of a former epoch comes late": {
+		func(s *story) { s.checkpoint(0, 8); s.at(s.seq).Header = s.at(s.b1).Header }, Config{},
+		[]string{"warning last stray"}},
+
 	// Epochs.
 	"a record of a former epoch comes late": {
 		func(s *story) {

@@ -17,10 +17,12 @@
 //	version   a record begins with the version behind that of the object's record before it
 //	prev      and names the hash of its payload
 //	time      an object's recorded times never decrease
-//	once      no request is applied twice: an id while it is kept, a client's number ever; nor after its deadline
+//	once      no request is applied twice: an id while it is kept, a client's number ever; nor after its deadline. An object
+//	          answers the messages of the inbox in their order, each once, within a life of the inbox, which only grows
 //	snapshot  a snapshot record has all parts in one run, names a record that is there, and holds what the puts and
-//	          deletes up to it come to, and the requests that must not be applied again
+//	          deletes up to it come to, and the requests and messages that must not be applied again
 //	head      an object's chain begins with version 1, or where two snapshot records cover what was purged
+//	checkpoint  its cursor does not go back within a life of the inbox, and what it holds is not behind the cursor
 //	witness   the stream has what the key part.<p> knows of it
 //
 // A chain goes on behind a fault: one record that does not fit is one finding, not as many as there are behind it.

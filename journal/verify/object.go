@@ -152,13 +152,14 @@ func (o *object) mark() {
 	if len(o.marks) == marksMax {
 		o.marks, o.cut = slices.Delete(o.marks, 0, marksMax/2), true
 	}
-	o.marks = append(o.marks, mark{o.at, o.once.order, o.storage.whole, o.storage.sum, o.storage.n})
+	o.marks = append(o.marks, mark{o.at, o.once.order, o.inbox, o.storage.whole, o.storage.sum, o.storage.n})
 }
 
 // mark is an object's record, with what its storage came to there.
 type mark struct {
 	link
 	order uint64 // how many commits had a caller's own id
+	inbox sentMark
 	whole bool
 	sum   uint64
 	n     int

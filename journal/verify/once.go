@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -154,6 +155,10 @@ type sentMark struct {
 	at   int64
 }
 
+func (m sentMark) before(o sentMark) bool {
+	return cmp.Or(cmp.Compare(m.life, o.life), cmp.Compare(m.seq, o.seq)) < 0
+}
+
 // checkSent says whether messages were answered in order, and each once.
 func (c *Checker) checkSent(o *object, commit *journal.Commit, version journal.Version, seq journal.Seq, name string) {
 	m := commit.Inbox
@@ -164,7 +169,7 @@ func (c *Checker) checkSent(o *object, commit *journal.Commit, version journal.V
 	switch {
 	case now.life < was.life:
 		c.severe(seq, name, Once, "version %d answers a message of the inbox's life %d, and an earlier one of life %d", version, now.life, was.life)
-	case now.life == was.life && now.seq <= was.seq:
+	case !was.before(now):
 		c.severe(seq, name, Once, "version %d answers message %d of the inbox, and message %d was answered before it", version, now.seq, was.seq)
 	case now.at < was.at:
 		c.severe(seq, name, Time, "version %d answers a message of %s, after one of %s", version, stamp(now.at), stamp(was.at))

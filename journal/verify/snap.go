@@ -146,6 +146,9 @@ func (c *Checker) compareSnapshot(r *run, class string) {
 	c.compareWindow(r, m, class)
 	if o.head != 0 && o.heirs == 1 {
 		o.once.base(&r.window, m)
+		if o.inbox.before(r.window.inbox) {
+			o.inbox = r.window.inbox
+		}
 	}
 }
 
@@ -173,6 +176,7 @@ type window struct {
 	count   uint64 // how many commits had a caller's own id
 	ids     map[uint64]answer
 	senders map[string]client
+	inbox   sentMark // the last message that was answered
 }
 
 // answer is a request that was answered.
@@ -189,7 +193,7 @@ type client struct {
 	Answers  map[uint64]answer `json:"answers"`
 }
 
-// add takes an entry of the space w: n, i/<hash of an id>, o/<order>, s/<sender>.
+// add takes an entry of the space w: n, i/<hash of an id>, o/<order>, s/<sender>, m.
 func (w *window) add(e *journal.SnapEntry) error {
 	var err error
 	kind, key, _ := strings.Cut(e.Key, "/")
@@ -213,6 +217,10 @@ func (w *window) add(e *journal.SnapEntry) error {
 			w.senders = map[string]client{}
 		}
 		w.senders[key] = s
+	case "m":
+		var m journal.Sent
+		err = json.Unmarshal(e.Data, &m)
+		w.inbox = sentMark{m.Life, m.Seq, m.At.UnixNano()}
 	}
 	if err != nil {
 		return fmt.Errorf("its entry %q of space %s: %w", e.Key, e.Space, err)
@@ -224,6 +232,10 @@ func (w *window) add(e *journal.SnapEntry) error {
 func (c *Checker) compareWindow(r *run, m mark, class string) {
 	const again = "it does not know of the request of version %d: a repeat would be applied again"
 	w := &r.window
+	if w.inbox.before(m.inbox) {
+		c.severe(r.first, r.name, Snapshot, "it does not know that message %d of the inbox is answered: it would be applied again", m.inbox.seq)
+		return
+	}
 	keep, known := c.cfg.Keep[class]
 	keep = keep.withDefaults()
 	for _, u := range r.of.once.ids {
@@ -237,9 +249,12 @@ func (c *Checker) compareWindow(r *run, m mark, class string) {
 		}
 	}
 	for _, s := range r.of.once.senders {
-		have := w.senders[s.name]
+		have, at := w.senders[s.name], m.at
+		if strings.HasPrefix(s.name, inboxSender) {
+			at = m.inbox.at
+		}
 		for _, k := range s.numbers {
-			if k.version <= m.version && k.deadline >= m.at && k.n >= have.M && have.Answers[k.n].Version != k.version {
+			if k.version <= m.version && k.deadline >= at && k.n >= have.M && have.Answers[k.n].Version != k.version {
 				c.severe(r.first, r.name, Snapshot, again, k.version)
 				return
 			}
