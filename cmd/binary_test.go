@@ -139,7 +139,9 @@ func (p *process) said() string {
 	return text
 }
 
+// checkRaces fails a test whose programs wrote of a race.
 func checkRaces(t testing.TB, text string) {
+	t.Helper()
 	for _, report := range strings.Split(text, "WARNING: DATA RACE")[1:] {
 		if !strings.Contains(report, knownRace) {
 			t.Errorf("the program has a race:\n%s", text)

@@ -21,8 +21,8 @@ func inStore(store string, by int) (n int) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer f.Close()
-	fmt.Fscan(f, &n) // an empty one is a count of 0
+	defer func() { _ = f.Close() }()
+	_, _ = fmt.Fscan(f, &n) // an empty one is a count of 0
 	if n += by; by > 0 {
 		<-time.After(time.Millisecond) // so far away is the database
 		if _, err := f.WriteAt(fmt.Appendf(nil, "%10d", n), 0); err != nil {
