@@ -26,8 +26,15 @@ import (
 // binaryDir has the program that [binary] builds; empty if no test asked for it.
 var binaryDir string
 
-// TestMain removes the program when all tests have ended.
+// TestMain removes the program when all tests have ended. Under another name the test's program is a command of pages.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == natsCommand {
+		if err := natsReq(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	if err := os.RemoveAll(binaryDir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -128,12 +135,18 @@ func (p *process) end(sig syscall.Signal) (string, error) {
 // said is what the process wrote to standard error. A race in it fails the test, however it ended.
 func (p *process) said() string {
 	text := p.stderr.String()
+	checkRaces(p.t, text)
+	return text
+}
+
+// checkRaces fails a test whose programs wrote of a race.
+func checkRaces(t testing.TB, text string) {
+	t.Helper()
 	for _, report := range strings.Split(text, "WARNING: DATA RACE")[1:] {
 		if !strings.Contains(report, knownRace) {
-			p.t.Errorf("the program has a race:\n%s", text)
+			t.Errorf("the program has a race:\n%s", text)
 		}
 	}
-	return text
 }
 
 // knownRace is nats-server's own (2.15.2): with a short sync interval the timer of a stream that is being recovered may
