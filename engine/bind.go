@@ -81,7 +81,7 @@ func (b *binding[T]) bindMethods() {
 			b.problem("%s and %s have the same name on the wire, %q", other.GoMethod, m.Name, name)
 		default:
 			b.methods[name] = m
-			b.behavior.Methods[name] = Method{form.In(1) == viewType, form.In(2).String(), form.Out(0).String(), m.Name}
+			b.behavior.Methods[name] = Method{form.In(1) == viewType, argumentSchema(form.In(2)), ResultSchema(form.Out(0)), m.Name}
 		}
 	}
 	for old, now := range b.behavior.Renamed {
@@ -191,7 +191,7 @@ func (a *activation[T]) Invoke(ctx *Ctx, method string, in []byte) ([]byte, erro
 	m := a.binding.methods[method]
 	arg := reflect.New(m.Type.In(2))
 	if err := decodeArgument(in, arg.Interface()); err != nil {
-		return nil, Errorf(Invalid, "argument of %s: %w", method, err)
+		return nil, wrongArgument(method, in, m.Type.In(2), err)
 	}
 	in0 := reflect.ValueOf(ctx)
 	if m.Type.In(1) == viewType { // as it is asked for, or Call would look through the methods of both

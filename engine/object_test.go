@@ -312,7 +312,7 @@ func TestBadRequestsAreRefusedClearly(t *testing.T) {
 		"wrong JSON":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte("{")}, Invalid, "argument of add: unexpected"},
 		"wrong type":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`"one"`)}, Invalid, "cannot unmarshal string"},
 		"two values":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`1 2`)}, Invalid, "more behind the JSON value"},
-		"unknown field":  {Request{Class: "register", Name: "a", Method: "set", Body: []byte(`{"Keyy":"a"}`)}, Invalid, `unknown field "Keyy"`},
+		"unknown field":  {Request{Class: "register", Name: "a", Method: "set", Body: []byte(`{"Keyy":"a"}`)}, Invalid, `Keyy: unknown field`},
 		"large body":     {Request{Class: "register", Name: "a", Method: "write", Body: make([]byte, BodyBytesMax+1)}, TooLarge, "1048577 bytes; at most 1048576"},
 		"large value":    {Request{Class: "register", Name: "a", Method: "write", Body: []byte(`"` + big[:BodyBytesMax-10] + `"`)}, "", ""},
 		"large commit":   {Request{Class: "register", Name: "a", Method: "fill", Body: []byte(`{"N":12,"Bytes":1000000}`)}, TooLarge, "make a record of"},
