@@ -397,3 +397,10 @@ func TestWhereTheDecoderIsMoreLenient(t *testing.T) {
 		}
 	}
 }
+
+func TestASchemaThatIsNoJSONFailsAtStart(t *testing.T) {
+	bad := script{Behavior{Name: "js", Methods: map[string]Method{"set": {In: []byte("{")}}}}
+	if err := CheckClasses(bad); err == nil || !strings.Contains(err.Error(), `class "js": a schema of "set" is not JSON`) {
+		t.Error(err)
+	}
+}
