@@ -119,6 +119,7 @@ type dev struct {
 	store   *pebblestore.Store
 	metrics *gateway.Metrics
 	worker  *engine.Worker
+	service *natsbus.Service // what NATS tools are told of the worker
 }
 
 func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
@@ -206,6 +207,11 @@ func (d *dev) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	d.metrics.Watch(d.worker.Status)
+	classes, err := d.worker.Classes(ctx)
+	if err != nil {
+		return err
+	}
+	d.service = natsbus.NewService(d.ns, id, Version, d.kept.Partitions, classes)
 	return d.serve(ctx, ready)
 }
 
@@ -239,7 +245,7 @@ func (d *dev) config(id string) engine.Config {
 			return natsbus.Listen(js.(*jetstream.Session).Conn(), d.ns, p, d.kept.Partitions, d.log, serve)
 		},
 		MayWrite:    func() error { return mayWrite(d.flags.data, d.flags.reserveMin) },
-		Observe:     d.metrics.Observer(),
+		Observe:     d.observer(),
 		MemoryBytes: int64(d.flags.memoryMB) << 20,
 		Log:         d.log,
 		Version:     Version,
@@ -248,6 +254,17 @@ func (d *dev) config(id string) engine.Config {
 		c.Durable = func(stream string, _ journal.Seq, open func()) { d.syncer.Durable(stream, open) }
 	}
 	return c
+}
+
+// observer counts for metrics and service, which is there before the worker runs.
+func (d *dev) observer() engine.Observer {
+	o := d.metrics.Observer()
+	metrics := o.Turn
+	o.Turn = func(class, method string, code engine.Code, waited, ran time.Duration) {
+		metrics(class, method, code, waited, ran)
+		d.service.Ran(class, method, code, waited, ran)
+	}
+	return o
 }
 
 // serve runs worker, admin service and gateway, and ends them in the order in which callers notice least.
@@ -262,6 +279,11 @@ func (d *dev) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer stop()
+	hide, err := d.service.Serve(admin, d.ns, d.log)
+	if err != nil {
+		return err
+	}
+	defer hide()
 	front, err := gateway.New(gateway.Config{Transport: engine.NewClient(d.worker), Inspector: d.worker, Ready: d.worker.Ready, Metrics: d.metrics, Log: d.log})
 	if err != nil {
 		return err

@@ -144,7 +144,7 @@ func parseQuestion(body []byte) (q question, err error) {
 }
 
 // answerBytesMax leaves as much to headers as requests do.
-func (a *admin) answerBytesMax() int { return int(a.nc.MaxPayload()) - headerBytesMax }
+func (a *answers) answerBytesMax() int { return int(a.nc.MaxPayload()) - headerBytesMax }
 
 func tooLarge(have, most int, q question) error {
 	way := "ask with a smaller limit"
