@@ -67,7 +67,7 @@ func (c *configured) serve() {
 	}
 	s, err := dial(t.Context())
 	must(t, err)
-	named, err := s.Open(t.Context(), jetstream.Settings{})
+	named, err := s.Open(t.Context(), jetstream.Settings{Partitions: 4})
 	must(t, err)
 	s.Close()
 	log := slog.New(slog.DiscardHandler)
@@ -187,7 +187,7 @@ func TestNoAnswerGoesIntoAJournal(t *testing.T) {
 	must(t, err)
 	defer s.Close()
 	const name = "cart-99"
-	p := wire.Partition(wire.Slot("counter", name), jetstream.DefaultPartitions)
+	p := wire.Partition(wire.Slot("counter", name), 4)
 	_, before, err := s.Log(p).Range(t.Context())
 	must(t, err)
 	client := c.connect("client")
