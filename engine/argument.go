@@ -88,7 +88,7 @@ func (f *fieldFinder) value(t reflect.Type) {
 		f.elements(t)
 	default:
 		f.skipRest(ok)
-		f.say("want %s, have %s", wanted(t), had(token))
+		f.say("want %s, have %s", wanted(t, ""), had(token))
 	}
 }
 
@@ -145,7 +145,7 @@ func (f *fieldFinder) entries(t reflect.Type) {
 			name, _ := json.Marshal(key)
 			alone := []byte(`{` + string(name) + `:null}`)
 			if err := json.Unmarshal(alone, reflect.New(reflect.MapOf(t.Key(), reflect.TypeFor[any]())).Interface()); err != nil {
-				f.say("a name here is %s", wanted(t.Key()))
+				f.say("a name here is %s", wanted(t.Key(), key))
 			}
 			f.value(t.Elem())
 		})
@@ -198,7 +198,7 @@ func (f *fieldFinder) leaf(t reflect.Type, own bool) {
 	case own:
 		f.say("have %s: %v", shortened(string(raw)), err)
 	default:
-		f.say("want %s, have %s", wanted(t), haveRaw(raw))
+		f.say("want %s, have %s", wanted(t, string(raw)), haveRaw(raw))
 	}
 }
 
@@ -207,7 +207,7 @@ func (f *fieldFinder) quoted(field jsonField) {
 	raw := f.skip()
 	alone := reflect.StructOf([]reflect.StructField{{Name: "V", Type: field.typ, Tag: `json:"v,string"`}})
 	if err := json.Unmarshal([]byte(`{"v":`+string(raw)+`}`), reflect.New(alone).Interface()); err != nil {
-		f.say("want a string that holds %s, have %s", wanted(field.typ), haveRaw(raw))
+		f.say("want a string that holds %s, have %s", wanted(field.typ, ""), haveRaw(raw))
 	}
 }
 
@@ -227,38 +227,37 @@ func (f *fieldFinder) say(format string, args ...any) {
 	}
 }
 
-// wanted is a type in the words of JSON.
-func wanted(t reflect.Type) string {
+// wanted is a type in the words of JSON. Of a whole number its bounds are said where they are what is wrong.
+func wanted(t reflect.Type, have string) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	switch t.Kind() {
-	case reflect.Bool:
+	switch k := t.Kind(); {
+	case k == reflect.Bool:
 		return "true or false"
-	case reflect.Int8, reflect.Int16, reflect.Int32:
+	case k >= reflect.Int && k <= reflect.Uintptr && !wholeNumber.MatchString(have):
+		return "a whole number"
+	case k >= reflect.Int && k <= reflect.Int64:
 		most := int64(math.MaxInt64) >> (64 - t.Bits())
 		return fmt.Sprintf("a whole number from %d to %d", -most-1, most)
-	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
+	case k >= reflect.Uint && k <= reflect.Uintptr:
 		return fmt.Sprintf("a whole number from 0 to %d", uint64(math.MaxUint64)>>(64-t.Bits()))
-	case reflect.Int, reflect.Int64:
-		return "a whole number of 64 bits"
-	case reflect.Uint, reflect.Uint64, reflect.Uintptr:
-		return "a whole number of 64 bits that is not below 0"
-	case reflect.Float32, reflect.Float64:
+	case k == reflect.Float32 || k == reflect.Float64:
 		return "a number"
-	case reflect.String:
+	case k == reflect.String:
 		return "a string"
-	case reflect.Slice, reflect.Array:
-		if t.Elem().Kind() == reflect.Uint8 {
-			return "a string in base64"
-		}
+	case k == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return "a string in base64"
+	case k == reflect.Slice || k == reflect.Array:
 		return "an array"
-	case reflect.Map, reflect.Struct:
+	case k == reflect.Map || k == reflect.Struct:
 		return "an object"
 	default:
 		return "nothing, which " + t.String() + " is in JSON"
 	}
 }
+
+var wholeNumber = regexp.MustCompile(`^-?[0-9]+$`)
 
 func had(token json.Token) string {
 	switch token {

@@ -340,7 +340,10 @@ func TestAWrongArgumentIsToldByItsPath(t *testing.T) {
 		want string
 		at   string
 	}{
-		{reflect.TypeFor[order](), `{"lines":[{},{},{"quantity":"three"}]}`, `lines[2].quantity: want a whole number from -128 to 127, have "three"`, "#/lines/2/quantity"},
+		{reflect.TypeFor[order](), `{"lines":[{},{},{"quantity":"three"}]}`, `lines[2].quantity: want a whole number, have "three"`, "#/lines/2/quantity"},
+		{reflect.TypeFor[order](), `{"lines":[{"quantity":300}],"-":-1}`, `lines[0].quantity: want a whole number from -128 to 127, have 300 (and 1 more)`, "#/lines/0/quantity #/-"},
+		{reflect.TypeFor[uint64](), `-1`, `want a whole number from 0 to 18446744073709551615, have -1`, "#"},
+		{reflect.TypeFor[int](), `9223372036854775808`, `want a whole number from -9223372036854775808 to 9223372036854775807, have 9223372036854775808`, "#"},
 		{reflect.TypeFor[order](), `{"lines":[{"Item":1,"colour":"red"}],"paid":7}`, `lines[0].Item: want a string, have 1 (and 2 more)`, "#/lines/0/Item #/lines/0/colour #/paid"},
 		{reflect.TypeFor[order](), `{"lines":[{"colour":{"r":[1,2]}}]}`, `lines[0].colour: unknown field; known: item, quantity`, "#/lines/0/colour"},
 		{reflect.TypeFor[struct{}](), `{"x":1}`, `x: unknown field; known: none`, "#/x"},
@@ -348,15 +351,15 @@ func TestAWrongArgumentIsToldByItsPath(t *testing.T) {
 		{reflect.TypeFor[order](), `{"lines":{"a":[1]},"labels":{"a b":{}}}`, `lines: want an array, have an object (and 1 more)`, "#/lines #/labels/a%20b"},
 		{reflect.TypeFor[order](), `{"Plain":"x"}`, `Plain: want a number, have "x"`, "#/Plain"},
 		{reflect.TypeFor[different](), `{"a/b~c d":{"b":"` + strings.Repeat("ü", 100) + `"}}`, `["a/b~c d"].b: want true or false, have "` + strings.Repeat("ü", 29) + `…`, "#/a~1b~0c%20d/b"},
-		{reflect.TypeFor[different](), `{"by_id":{"zwei":true},"quoted":3,"odd":{},"bytes":"?"}`, `by_id.zwei: a name here is a whole number from -32768 to 32767 (and 3 more)`, "#/by_id/zwei #/quoted #/odd #/bytes"},
+		{reflect.TypeFor[different](), `{"by_id":{"zwei":true},"quoted":3,"odd":{},"bytes":"?"}`, `by_id.zwei: a name here is a whole number (and 3 more)`, "#/by_id/zwei #/quoted #/odd #/bytes"},
 		{reflect.TypeFor[different](), `{"odd":{}}`, `odd: have {}: that is not odd`, "#/odd"},
-		{reflect.TypeFor[different](), `{"any":[1,2],"quoted":"x"}`, `quoted: want a string that holds a whole number of 64 bits, have "x"`, "#/quoted"},
-		{reflect.TypeFor[tree](), `{"children":[null,{"named":{"a":{"value":1.5}}}]}`, `children[1].named.a.value: want a whole number of 64 bits, have 1.5`, "#/children/1/named/a/value"},
-		{reflect.TypeFor[[]int](), `[` + strings.Repeat(`"x",`, 40) + `1]`, `[0]: want a whole number of 64 bits, have "x" (and 39 more)`, ""},
+		{reflect.TypeFor[different](), `{"any":[1,2],"quoted":"x"}`, `quoted: want a string that holds a whole number, have "x"`, "#/quoted"},
+		{reflect.TypeFor[tree](), `{"children":[null,{"named":{"a":{"value":1.5}}}]}`, `children[1].named.a.value: want a whole number, have 1.5`, "#/children/1/named/a/value"},
+		{reflect.TypeFor[[]int](), `[` + strings.Repeat(`"x",`, 40) + `1]`, `[0]: want a whole number, have "x" (and 39 more)`, ""},
 		{reflect.TypeFor[int](), `{`, `unexpected EOF`, ""},
 		{reflect.TypeFor[int](), `{"a" 1}`, `byte 6: invalid character '1' after object key`, ""},
 		{reflect.TypeFor[int](), `1 2`, `there is more behind the JSON value`, ""},
-		{reflect.TypeFor[map[string]int](), `{"` + strings.Repeat("k", 2000) + `":"x"}`, strings.Repeat("k", 60) + `…: want a whole number of 64 bits, have "x"`, ""},
+		{reflect.TypeFor[map[string]int](), `{"` + strings.Repeat("k", 2000) + `":"x"}`, strings.Repeat("k", 60) + `…: want a whole number, have "x"`, ""},
 	} {
 		err := decodeArgument([]byte(c.in), reflect.New(c.typ).Interface())
 		if err == nil {
