@@ -44,7 +44,10 @@ func wrongArgument(method string, in []byte, t reflect.Type, err error) *Error {
 	}
 	e.Errors = f.wrong
 	e.Detail = fmt.Sprintf("argument of %s: %s", method, f.first)
-	if more := f.found - 1; more > 0 {
+	switch more := f.found - 1; {
+	case f.full():
+		e.Detail += " (and more)"
+	case more > 0:
 		e.Detail += fmt.Sprintf(" (and %d more)", more)
 	}
 	return e
@@ -92,6 +95,9 @@ func (f *fieldFinder) value(t reflect.Type) {
 	}
 }
 
+// full ends the search: what is wrong in many places costs a caller's mistake no more than what is wrong in some.
+func (f *fieldFinder) full() bool { return f.found > fieldErrorsMax }
+
 // at reads what is behind one more step of the path.
 func (f *fieldFinder) at(step any, read func()) {
 	f.path = append(f.path, step)
@@ -100,7 +106,7 @@ func (f *fieldFinder) at(step any, read func()) {
 }
 
 func (f *fieldFinder) object(fields []jsonField) {
-	for f.dec.More() {
+	for !f.full() && f.dec.More() {
 		key := f.key()
 		field, ok := fieldNamed(fields, key)
 		f.at(key, func() {
@@ -139,22 +145,30 @@ func namesOf(fields []jsonField) string {
 }
 
 func (f *fieldFinder) entries(t reflect.Type) {
-	for f.dec.More() {
+	for !f.full() && f.dec.More() {
 		key := f.key()
 		f.at(key, func() {
-			name, _ := json.Marshal(key)
-			alone := []byte(`{` + string(name) + `:null}`)
-			if err := json.Unmarshal(alone, reflect.New(reflect.MapOf(t.Key(), reflect.TypeFor[any]())).Interface()); err != nil {
-				f.say("a name here is %s", wanted(t.Key(), key))
-			}
+			f.name(t.Key(), key)
 			f.value(t.Elem())
 		})
 	}
 	_, _ = f.dec.Token()
 }
 
+// name checks the name of a map's entry, as the decoder does.
+func (f *fieldFinder) name(t reflect.Type, key string) {
+	if t == reflect.TypeFor[string]() {
+		return
+	}
+	quoted, _ := json.Marshal(key)
+	alone := []byte(`{` + string(quoted) + `:null}`)
+	if err := json.Unmarshal(alone, reflect.New(reflect.MapOf(t, reflect.TypeFor[any]())).Interface()); err != nil {
+		f.say("a name here is %s", wanted(t, key))
+	}
+}
+
 func (f *fieldFinder) elements(t reflect.Type) {
-	for i := 0; f.dec.More(); i++ {
+	for i := 0; !f.full() && f.dec.More(); i++ {
 		f.at(i, func() {
 			if t.Kind() == reflect.Array && i >= t.Len() {
 				f.skip() // as the decoder does
