@@ -85,12 +85,12 @@ func describeAPI(classes []engine.ClassInfo) object {
 	schemas := object{"problem": engine.ResultSchema(reflect.TypeFor[engine.Problem]())}
 	paths := object{}
 	for i := range table {
-		switch r := &table[i]; r.path {
-		case pathCall:
+		switch r := &table[i]; {
+		case strings.Contains(r.path, "{method}"):
 			for j := range classes {
-				addMethods(paths, schemas, &classes[j])
+				r.addMethods(paths, schemas, &classes[j])
 			}
-		case pathHTTP:
+		case r.path == pathHTTP:
 			for j := range classes {
 				if c := &classes[j]; c.HTTP {
 					paths["/"+c.Name+"/{name}"] = wholeRequests(c.Name)
@@ -200,8 +200,14 @@ func toObject() []any {
 	return all
 }
 
-// addMethods describes the methods of a class, each with a path of its own.
-func addMethods(paths, schemas object, c *engine.ClassInfo) {
+// addMethods describes a route to methods for a class, each with a path of its own. What it answers is the method's result,
+// unless descriptions says otherwise.
+func (r *route) addMethods(paths, schemas object, c *engine.ClassInfo) {
+	d, id, status := descriptions[r.path], "", "200"
+	if r.path != pathCall {
+		status = "2XX"
+		id = strings.TrimSuffix(strings.TrimPrefix(r.path, "/v1/objects/{class}/{name}/"), "/{method}") + "."
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Methods)) {
 		m, full := c.Methods[name], c.Name+"."+name
 		kind := "may change the object"
@@ -211,12 +217,16 @@ func addMethods(paths, schemas object, c *engine.ClassInfo) {
 		json := func(what string, schema json.RawMessage) object {
 			return object{"application/json": object{"schema": addSchema(schemas, full+"."+what, schema)}}
 		}
-		path := strings.NewReplacer("{class}", c.Name, "{method}", name).Replace(pathCall)
-		paths[path] = object{"post": object{
-			"operationId": full, "tags": []string{c.Name}, "summary": full + ": " + kind, "parameters": toObject(),
+		result := m.Out
+		if d.result != nil {
+			result = engine.ResultSchema(d.result)
+		}
+		path := strings.NewReplacer("{class}", c.Name, "{method}", name).Replace(r.path)
+		paths[path] = object{strings.ToLower(r.method): object{
+			"operationId": id + full, "tags": []string{c.Name}, "summary": d.summary + ": " + full + ", which " + kind, "parameters": toObject(),
 			"requestBody": object{"description": "The argument; without it, the zero one", "content": json("argument", m.In)},
 			"responses": object{
-				"200": object{"description": "The result", "content": json("result", m.Out),
+				status: object{"description": "Done", "content": json(id+"result", result),
 					"headers": references("headers", "ETag", headerReplayed, headerRequestID)},
 				"default": reference("responses", "problem"),
 			},
