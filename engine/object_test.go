@@ -310,7 +310,7 @@ func TestBadRequestsAreRefusedClearly(t *testing.T) {
 		"long name":      {Request{Class: "register", Name: strings.Repeat("n", 513), Method: "add"}, Invalid, "513 bytes; want at most 512"},
 		"not UTF-8":      {Request{Class: "register", Name: "\xff", Method: "add"}, Invalid, "is not UTF-8"},
 		"wrong JSON":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte("{")}, Invalid, "argument of add: unexpected"},
-		"wrong type":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`"one"`)}, Invalid, "cannot unmarshal string"},
+		"wrong type":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`"one"`)}, Invalid, `want a whole number, have "one"`},
 		"two values":     {Request{Class: "register", Name: "a", Method: "add", Body: []byte(`1 2`)}, Invalid, "more behind the JSON value"},
 		"unknown field":  {Request{Class: "register", Name: "a", Method: "set", Body: []byte(`{"Keyy":"a"}`)}, Invalid, `Keyy: unknown field`},
 		"large body":     {Request{Class: "register", Name: "a", Method: "write", Body: make([]byte, BodyBytesMax+1)}, TooLarge, "1048577 bytes; at most 1048576"},
