@@ -122,6 +122,7 @@ type dev struct {
 	metrics *gateway.Metrics
 	posts   *natsbus.Client // for messages to objects
 	worker  *engine.Worker
+	service *natsbus.Service // what NATS tools are told of the worker
 }
 
 func (a *app) runDev(c *cobra.Command, f devFlags) (err error) {
@@ -218,6 +219,11 @@ func (d *dev) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	d.metrics.Watch(d.worker.Status)
+	classes, err := d.worker.Classes(ctx)
+	if err != nil {
+		return err
+	}
+	d.service = natsbus.NewService(d.ns, id, Version, d.kept.Partitions, classes)
 	return d.serve(ctx, ready)
 }
 
@@ -257,7 +263,7 @@ func (d *dev) config(id string) engine.Config {
 		},
 		Post:        d.posts.Post,
 		MayWrite:    func() error { return mayWrite(d.flags.data, d.flags.reserveMin) },
-		Observe:     d.metrics.Observer(),
+		Observe:     d.observer(),
 		MemoryBytes: int64(d.flags.memoryMB) << 20,
 		Log:         d.log,
 		Version:     Version,
@@ -280,6 +286,17 @@ func (d *dev) changes() (*feed.Hub, error) {
 		Connect: func(ctx context.Context) (journal.Session, error) { return d.dial(ctx, d.ns) }})
 }
 
+// observer counts for metrics and service, which is there before the worker runs.
+func (d *dev) observer() engine.Observer {
+	o := d.metrics.Observer()
+	metrics := o.Turn
+	o.Turn = func(class, method string, code engine.Code, waited, ran time.Duration) {
+		metrics(class, method, code, waited, ran)
+		d.service.Ran(class, method, code, waited, ran)
+	}
+	return o
+}
+
 // serve runs worker, admin service and gateway, and ends them in the order in which callers notice least.
 func (d *dev) serve(ctx context.Context, ready func()) error {
 	admin, err := nats.Connect("", d.server.InProcess(), nats.Name("perdure admin"))
@@ -292,6 +309,11 @@ func (d *dev) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer stop()
+	hide, err := d.service.Serve(admin, d.ns, d.log)
+	if err != nil {
+		return err
+	}
+	defer hide()
 	if d.durable() != nil {
 		stop, err := natsbus.StorePosts(admin, d.ns, d.durable(), func() error { return mayWrite(d.flags.data, d.flags.reserveMin) }, d.log)
 		if err != nil {

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
@@ -70,6 +73,27 @@ func TestTheTourOfTheIssue(t *testing.T) {
 	if got := p.want(200, "GET", "/counter/checkout-cart-99", ""); got != `{"count":7}` {
 		t.Errorf("after kill -9 %s", got)
 	}
+}
+
+// TestNATSToolsFindTheService: what `nats micro stats objects` asks.
+func TestNATSToolsFindTheService(t *testing.T) {
+	t.Parallel()
+	p := newDev(t).begin()
+	nc, err := nats.Connect("nats://" + p.nats)
+	must(t, err)
+	defer nc.Close()
+	for range 3 {
+		p.want(200, "POST", "/v1/objects/counter/a/call/increment", `{"by":2}`)
+	}
+	p.want(400, "POST", "/v1/objects/counter/a/call/increment", `{"by":"2"}`)
+	eventually(t, func() bool { // a turn is counted when it has ended, and its error may be told before
+		m, err := nc.Request("$SRV.STATS.objects", nil, 10*time.Second)
+		must(t, err)
+		var stats micro.Stats
+		must(t, json.Unmarshal(m.Data, &stats))
+		i := slices.IndexFunc(stats.Endpoints, func(e *micro.EndpointStats) bool { return e.Name == "counter-increment" })
+		return i >= 0 && stats.Endpoints[i].NumRequests == 4 && stats.Endpoints[i].NumErrors == 1 && stats.Version == Version
+	})
 }
 
 func TestASecondProcessTouchesNothing(t *testing.T) {

@@ -89,7 +89,7 @@ func (b *binding[T]) bindMethods() {
 		default:
 			read := form.In(1) == viewType
 			b.methods[name] = bound{m.Func, form.In(2), read}
-			b.behavior.Methods[name] = Method{read, form.In(2).String(), form.Out(0).String(), m.Name}
+			b.behavior.Methods[name] = Method{read, argumentSchema(form.In(2)), ResultSchema(form.Out(0)), m.Name}
 		}
 	}
 	for old, now := range b.behavior.Renamed {
@@ -199,7 +199,7 @@ func (a *activation[T]) Invoke(ctx *Ctx, method string, in []byte) ([]byte, erro
 	m := a.binding.methods[method]
 	arg := reflect.New(m.in)
 	if err := decodeArgument(in, arg.Interface()); err != nil {
-		return nil, Errorf(Invalid, "argument of %s: %w", method, err)
+		return nil, wrongArgument(method, in, m.in, err)
 	}
 	in0 := reflect.ValueOf(ctx)
 	if m.read { // as it is asked for, or Call would look through the methods of both

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"net/http"
 	"time"
 )
@@ -71,12 +72,13 @@ type Behavior struct {
 	compact bool // what its activations return is compact JSON: encoding/json made it
 }
 
-// Method describes one method.
+// Method describes one method. In and Out are JSON Schemas (2020-12) of argument and result; none: anything. Nobody checks
+// by them, they tell: what is wrong with an argument the class says itself, when it decodes it.
 type Method struct {
-	Read     bool   `json:"read"`
-	In       string `json:"in,omitempty"` // types of argument and result, for people
-	Out      string `json:"out,omitempty"`
-	GoMethod string `json:"-"`
+	Read     bool            `json:"read"`
+	In       json.RawMessage `json:"in,omitempty"`
+	Out      json.RawMessage `json:"out,omitempty"`
+	GoMethod string          `json:"-"`
 }
 
 // Activation is one object in memory. The engine calls it from one goroutine at a time.

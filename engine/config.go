@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -123,6 +124,11 @@ func bindAll(classes []AnyClass) (map[string]*class, error) {
 		}
 		if bound[b.Name] != nil {
 			problems = append(problems, fmt.Errorf("class %q is registered twice", b.Name))
+		}
+		for name, m := range b.Methods {
+			if m.In != nil && !json.Valid(m.In) || m.Out != nil && !json.Valid(m.Out) {
+				problems = append(problems, fmt.Errorf("class %q: a schema of %q is not JSON", b.Name, name))
+			}
 		}
 		c := &class{*b}
 		c.Limits, err = c.Limits.withDefaults(b.Name)

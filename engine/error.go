@@ -64,7 +64,8 @@ type Error struct {
 	Object     string        `json:"object,omitempty"`     // class/name
 	RequestID  string        `json:"request_id,omitempty"` // find it in log and journal; repeat with it
 	RetryAfter time.Duration `json:"-"`
-	Remote     bool          `json:"remote"` // the class's code returned it, not the machinery around it
+	Remote     bool          `json:"remote"`           // the class's code returned it, not the machinery around it
+	Errors     []FieldError  `json:"errors,omitempty"` // the fields of an argument that are wrong
 	cause      error         // stays in this process
 }
 

@@ -41,6 +41,20 @@ type ClassInfo struct {
 	Methods map[string]Method `json:"methods"`
 	Events  []string          `json:"events,omitempty"`
 	HTTP    bool              `json:"http"` // it takes whole HTTP requests
+	Limits  ClassLimits       `json:"limits"`
+}
+
+// ClassLimits are the [Limits] of a class as they are in force, for people: durations as Go writes them.
+type ClassLimits struct {
+	Idle       string `json:"idle"`
+	Turn       string `json:"turn"`
+	Queue      int    `json:"queue"`
+	QueueBytes int    `json:"queue_bytes"`
+	QueueAge   string `json:"queue_age"`
+	KeepIDs    string `json:"keep_ids"`
+	KeepIDsMax int    `json:"keep_ids_max"`
+	ReadOnly   bool   `json:"read_only"`
+	Purge      bool   `json:"purge"`
 }
 
 var _ Inspector = (*Worker)(nil)
@@ -97,7 +111,9 @@ func (w *Worker) Classes(context.Context) ([]ClassInfo, error) {
 	list := make([]ClassInfo, 0, len(w.classes))
 	for _, name := range slices.Sorted(maps.Keys(w.classes)) {
 		c := w.classes[name]
-		list = append(list, ClassInfo{c.Name, c.Methods, c.Events, c.HTTP})
+		l := c.Limits
+		list = append(list, ClassInfo{c.Name, c.Methods, c.Events, c.HTTP, ClassLimits{l.Idle.String(), l.Turn.String(), l.Queue,
+			l.QueueBytes, l.QueueAge.String(), l.KeepIDs.String(), l.KeepIDsMax, l.ReadOnly, l.Purge}})
 	}
 	return list, nil
 }

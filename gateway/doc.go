@@ -4,7 +4,8 @@
 // # Routes
 //
 //	/{class}/{name}…                             any      the whole request, to the object's OnHTTP
-//	/v1/classes                                  GET      {"classes":[…]}
+//	/v1/classes                                  GET      {"classes":[…]}: methods, schemas, events, limits
+//	/openapi.json                                GET      all of this and the classes' methods, as OpenAPI 3.1
 //	/v1/objects                                  GET      {"objects":[…],"next":"…"}; ?prefix= &limit= &cursor=
 //	/v1/objects/{class}                          GET      the same, of one class
 //	/v1/objects/{class}/{name}/state             GET      the state as of the last record; nothing is woken
@@ -64,7 +65,7 @@
 //	Perdure-Caller       who the caller claims to be, for the journal; at most 256 bytes
 //	traceparent          W3C trace context; ignored unless it is well-formed
 //	Content-Type         of a call with a body: application/json or absent
-//	If-None-Match        of state: 304 if the version is still the one named
+//	If-None-Match        of state and openapi.json: 304 if the version is still the one named
 //	Accept               of journal and changes: application/x-ndjson or text/event-stream
 //	Last-Event-ID        of streams of events: the id of the last one that was seen
 //
@@ -80,7 +81,7 @@
 // # Codes
 //
 // Errors are problem+json (RFC 9457) with the members type, title, status, detail, code, object, request_id, retryable,
-// overloaded, remote and retry_after. The status follows from the code, but for one exception: a method that a route
+// overloaded, remote, errors (the wrong fields of an argument) and retry_after. The status follows from the code, but for one exception: a method that a route
 // does not have is invalid with status 405.
 //
 //	400  invalid         name, header, parameter or argument is malformed, or a call's Content-Type is not JSON

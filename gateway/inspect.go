@@ -99,20 +99,26 @@ func (g *Gateway) objects(w *response, r *http.Request, t *target) error {
 	if err != nil {
 		return err
 	}
-	return engine.WriteJSON(w, struct {
+	return engine.WriteJSON(w, objectsPage{orEmpty(list), next})
+}
+
+// Answers about more than one thing.
+type (
+	objectsPage struct {
 		Objects []engine.ObjectInfo `json:"objects"`
 		Next    string              `json:"next,omitempty"`
-	}{orEmpty(list), next})
-}
+	}
+	classesPage struct {
+		Classes []engine.ClassInfo `json:"classes"`
+	}
+)
 
 func (g *Gateway) classes(w *response, r *http.Request, _ *target) error {
 	list, err := g.Inspector.Classes(r.Context())
 	if err != nil {
 		return err
 	}
-	return engine.WriteJSON(w, struct {
-		Classes []engine.ClassInfo `json:"classes"`
-	}{orEmpty(list)})
+	return engine.WriteJSON(w, classesPage{orEmpty(list)})
 }
 
 // orEmpty makes JSON's [] of no slice.

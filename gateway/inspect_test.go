@@ -205,8 +205,9 @@ func TestObjectsAreListedByPages(t *testing.T) {
 func TestClassesAreListed(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, Config{Inspector: inspector{classes: []engine.ClassInfo{{Name: "counter", HTTP: true,
-		Methods: map[string]engine.Method{"value": {Read: true, Out: "int"}}}}}})
-	const want = `{"classes":[{"name":"counter","methods":{"value":{"read":true,"out":"int"}},"http":true}]}`
+		Methods: map[string]engine.Method{"value": {Read: true, Out: []byte(`{"type":"integer"}`)}}}}}})
+	const want = `{"classes":[{"name":"counter","methods":{"value":{"read":true,"out":{"type":"integer"}}},"http":true,` +
+		`"limits":{"idle":"","turn":"","queue":0,"queue_bytes":0,"queue_age":"","keep_ids":"","keep_ids_max":0,"read_only":false,"purge":false}}]}`
 	if body := read(t, send(t, g, "GET", "/v1/classes", "")); body != want+"\n" {
 		t.Errorf("got %s", body)
 	}

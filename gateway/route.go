@@ -23,22 +23,35 @@ type route struct {
 	form     string   // the path, whatever its words in braces are
 }
 
+// Paths that openapi.go describes in its own way.
+const (
+	pathCall    = "/v1/objects/{class}/{name}/call/{method}"
+	pathState   = "/v1/objects/{class}/{name}/state"
+	pathJournal = "/v1/objects/{class}/{name}/journal"
+	pathCommit  = "/v1/objects/{class}/{name}/journal/{id}"
+	pathSend    = "/v1/objects/{class}/{name}/send/{method}"
+	pathSent    = "/v1/objects/{class}/{name}/send/{seq}"
+	pathChanges = "/v1/changes"
+	pathHTTP    = "/{class}/{name}"
+)
+
 // routes are tried in this order: the classes, which cannot have the names of the others, come last.
 var routes = withSegments(
-	route{path: "/v1/objects/{class}/{name}/call/{method}", method: "POST", serve: (*Gateway).call},
-	route{path: "/v1/objects/{class}/{name}/send/{method}", method: "POST", serve: (*Gateway).send},
-	route{path: "/v1/objects/{class}/{name}/send/{seq}", method: "GET", serve: (*Gateway).sent},
-	route{path: "/v1/objects/{class}/{name}/state", method: "GET", serve: (*Gateway).state},
-	route{path: "/v1/objects/{class}/{name}/journal", method: "GET", query: []string{"from", "limit"}, serve: (*Gateway).journal},
-	route{path: "/v1/objects/{class}/{name}/journal/{id}", method: "GET", query: []string{"cloudevents"}, serve: (*Gateway).commit},
-	route{path: "/v1/changes", method: "GET", query: []string{"class", "cloudevents", "from", "prefix"}, serve: (*Gateway).changes},
+	route{path: pathCall, method: "POST", serve: (*Gateway).call},
+	route{path: pathSend, method: "POST", serve: (*Gateway).send},
+	route{path: pathSent, method: "GET", serve: (*Gateway).sent},
+	route{path: pathState, method: "GET", serve: (*Gateway).state},
+	route{path: pathJournal, method: "GET", query: []string{"from", "limit"}, serve: (*Gateway).journal},
+	route{path: pathCommit, method: "GET", query: []string{"cloudevents"}, serve: (*Gateway).commit},
+	route{path: pathChanges, method: "GET", query: []string{"class", "cloudevents", "from", "prefix"}, serve: (*Gateway).changes},
 	route{path: "/v1/objects/{class}", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
 	route{path: "/v1/objects", method: "GET", query: []string{"cursor", "limit", "prefix"}, serve: (*Gateway).objects},
 	route{path: "/v1/classes", method: "GET", serve: (*Gateway).classes},
+	route{path: "/openapi.json", method: "GET", serve: (*Gateway).openapi},
 	route{path: "/livez", method: "GET", query: []string{"verbose"}, serve: (*Gateway).live},
 	route{path: "/readyz", method: "GET", query: []string{"verbose"}, serve: (*Gateway).ready},
 	route{path: "/metrics", method: "GET", serve: (*Gateway).metrics},
-	route{path: "/{class}/{name}", serve: (*Gateway).http},
+	route{path: pathHTTP, serve: (*Gateway).http},
 )
 
 var inBraces = regexp.MustCompile(`{\w+}`)

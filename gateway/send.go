@@ -32,9 +32,12 @@ func (g *Gateway) send(w *response, r *http.Request, t *target) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", "/v1/objects/"+t.class+"/"+url.PathEscape(t.name)+"/send/"+strconv.FormatUint(uint64(seq), 10))
 	w.WriteHeader(http.StatusAccepted)
-	return engine.WriteJSON(w, struct {
-		Seq journal.Seq `json:"seq"`
-	}{seq})
+	return engine.WriteJSON(w, accepted{seq})
+}
+
+// accepted is the answer to a message that is stored.
+type accepted struct {
+	Seq journal.Seq `json:"seq"` // its position in the inbox
 }
 
 // sent tells what became of a message.

@@ -154,7 +154,7 @@ func parseQuestion(body []byte) (q question, err error) {
 }
 
 // answerBytesMax leaves as much to headers as requests do.
-func (a *admin) answerBytesMax() int { return int(a.nc.MaxPayload()) - engine.HeaderBytesMax }
+func (a *answers) answerBytesMax() int { return int(a.nc.MaxPayload()) - engine.HeaderBytesMax }
 
 func tooLarge(have, most int, q question) error {
 	way := "ask with a smaller limit"
