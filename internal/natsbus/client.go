@@ -88,7 +88,7 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 func (c *Client) request(ctx context.Context, m *nats.Msg, lost engine.Code) (*nats.Msg, error) {
 	life, err := c.link.up(ctx)
 	if err != nil {
-		return nil, engine.Errorf(engine.Unavailable, "not sent, there is no connection: %w", err)
+		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -65,6 +66,7 @@ func (l *link) turn(closed bool) {
 
 // up waits for the connection, and returns a context that ends with it.
 func (l *link) up(ctx context.Context) (life context.Context, err error) {
+	err = context.Cause(ctx)
 	for ctx.Err() == nil {
 		l.mu.Lock()
 		life, changed, closed := l.life, l.changed, l.closed
@@ -78,9 +80,10 @@ func (l *link) up(ctx context.Context) (life context.Context, err error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			err = fmt.Errorf("there is no connection: %w", context.Cause(ctx))
 		}
 	}
-	return nil, context.Cause(ctx)
+	return nil, err
 }
 
 // isUp tells whether requests could leave just now.
