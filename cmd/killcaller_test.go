@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/gateway"
 	"github.com/perdure/perdure/internal/history"
 	"github.com/perdure/perdure/internal/natsbus"
 	"github.com/perdure/perdure/internal/wire"
@@ -106,11 +107,13 @@ type killCaller struct {
 	serial int
 }
 
-// callers are all ways to call: over HTTP and NATS with ids, numbered by our client, and bare over NATS and HTTP.
+// callers are all ways to call: over HTTP and NATS with ids, by our client, which numbers, and bare over NATS and HTTP.
 func (k *killing) callers() (callers []*killCaller) {
 	bus := &overNATS{p: k.p}
 	k.t.Cleanup(bus.close)
-	numbering := engine.NewClient(bus)
+	numbering, err := gateway.Connect("nats://"+k.p.nats, gateway.ClientOptions{})
+	must(k.t, err)
+	k.t.Cleanup(numbering.Close)
 	bare := []engine.Transport{overHTTP{k.p}, bus}
 	for n := range killCallers {
 		c := &killCaller{killing: k, n: n, random: rand.New(rand.NewPCG(k.random.Uint64(), 0))}

@@ -163,6 +163,10 @@ func (s *soak) start() {
 	d.store, err = pebblestore.Open(filepath.Join(d.flags.data, "snapshots"), pebblestore.Options{Namespace: d.kept.ID, Logger: d.log})
 	must(t, err)
 	d.metrics = gateway.NewMetrics(Version)
+	posts, err := nats.Connect("", d.server.InProcess())
+	must(t, err)
+	t.Cleanup(posts.Close)
+	d.posts = natsbus.NewClient(posts, d.ns)
 	cfg := d.config("w")
 	cfg.LeaseTerm = 10 * time.Second // the machine may be busy
 	listening, listen := atomic.Int64{}, cfg.Listen
@@ -181,6 +185,9 @@ func (s *soak) start() {
 	}
 	d.worker, err = engine.New(cfg)
 	must(t, err)
+	classes, err := d.worker.Classes(t.Context())
+	must(t, err)
+	d.service = natsbus.NewService(d.ns, "w", Version, d.kept.Partitions, classes)
 	d.http, err = net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	s.url = "http://" + d.http.Addr().String()

@@ -165,6 +165,9 @@ type Reply struct {
 	Replayed bool            // recorded when the request first ran
 }
 
+// ErrClosed is in the errors of a [Transport] that was closed and carries no more requests: a [Client] does not ask it again.
+var ErrClosed = errors.New("the client is closed")
+
 // Transport carries requests to objects. A [*Worker] is one, in process.
 type Transport interface {
 	// Do returns the reply, or an [*Error]. It does not repeat; a [Client] does.

@@ -97,9 +97,13 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 		defer c.settle(object, r.Session.N)
 	}
 	var unknown error // the first try whose outcome is
-	for wait, answer := retryFirst, c.answer; ; wait, answer = min(2*wait, retryLast), 2*answer {
+	answer := c.answer
+	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 		err := try(ctx, answer, r, once)
 		e, failed := errors.AsType[*Error](err)
+		if failed && e.Code == UnknownOutcome && errors.Is(e, context.DeadlineExceeded) {
+			answer *= 2 // only a try that waited in vain tells that the object may be slow
+		}
 		switch {
 		case !failed:
 			return err
@@ -108,7 +112,7 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 		case unknown != nil && !e.Remote && (e.Code == Unavailable || e.Code == Overloaded || e.Code == Limited || e.Code == Timeout):
 			err = unknown // this try did nothing; an earlier one may have
 		}
-		if !e.Retryable() || ctx.Err() != nil {
+		if !e.Retryable() || ctx.Err() != nil || errors.Is(e, ErrClosed) {
 			return err
 		}
 		if sleep(ctx, jitter(max(wait, min(e.RetryAfter, retryLast)), r.requestID(), c.now().UnixNano())) != nil {
@@ -117,8 +121,8 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 	}
 }
 
-// try sends a request once. A message or its answer may get lost and nobody tells, so it waits only so long; the next try
-// waits twice as long, since the object may be slow as well.
+// try sends a request once. A message or its answer may get lost and nobody tells, so it waits only so long; the next one
+// after it waits twice as long, since the object may be slow as well.
 func try(ctx context.Context, answer time.Duration, r Request, once func(context.Context, Request) error) error {
 	if answer > 0 {
 		var cancel context.CancelFunc

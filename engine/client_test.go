@@ -72,6 +72,48 @@ func TestARequestThatIsLostIsRepeatedBeforeItsDeadline(t *testing.T) {
 	})
 }
 
+// TestAnOwnerThatIsLateDoesNotMakeALostRequestWaitLonger: what was refused at once says nothing about how long an answer takes.
+func TestAnOwnerThatIsLateDoesNotMakeALostRequestWaitLonger(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &lateOwner{refused: 5, lossy: lossy{lost: 1}}
+		began := time.Now()
+		_, err := NewClient(l).Do(t.Context(), Request{Class: "register", Name: "a", Method: "add"})
+		if took := time.Since(began); err != nil || took > answerFirst+3*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+// lateOwner refuses before it loses.
+type lateOwner struct {
+	refused int
+	lossy
+}
+
+func (l *lateOwner) Do(ctx context.Context, r Request) (Reply, error) {
+	if l.refused--; l.refused >= 0 {
+		return Reply{}, Errorf(Unavailable, "no owner")
+	}
+	return l.lossy.Do(ctx, r)
+}
+
+// TestATransportThatIsClosedIsNotAskedAgain, and a request that may have been applied before stays one.
+func TestATransportThatIsClosedIsNotAskedAgain(t *testing.T) {
+	t.Parallel()
+	closed := Errorf(Unavailable, "not sent: %w", ErrClosed)
+	for _, tt := range []struct {
+		before error
+		want   Code
+	}{{Errorf(Unavailable, "no owner"), Unavailable}, {Errorf(UnknownOutcome, "sent"), UnknownOutcome}} {
+		s := &scripted{errs: []error{tt.before, closed}}
+		_, err := NewClient(s).Do(t.Context(), Request{Class: "register", Name: "a", Method: "add"})
+		if n := s.n.Load(); !errors.Is(err, tt.want) || n != 2 {
+			t.Errorf("got %v after %d tries, want %s after 2", err, n, tt.want)
+		}
+	}
+}
+
 // noPost is the part of a transport that is not asked for.
 type noPost struct{}
 

@@ -180,18 +180,20 @@ func (ep *epoch) restoreFrom(ctx context.Context, s *state, m journal.Message, l
 var errUnusable = errors.New("the snapshot record is not usable")
 
 // compare holds the store's witness against the journal. A store that knows of a record that the journal does not have
-// proves that the journal lost it, unless that was accepted since.
+// proves that the journal lost it, unless that was accepted since. A journal whose loss was accepted goes on above what was
+// lost, so a later record proves the store's only within one life; across lives it has to be the very record. Forgetting is
+// always safe: the store is a cache.
 func (ep *epoch) compare(s *state, last *journal.Message) error {
 	if !s.stored {
 		return nil
 	}
 	b := s.base
-	fits := last != nil && (b.Seq < last.Seq || b.Seq == last.Seq && b.Hash == journal.HashOf(last.Data))
+	fits := last != nil && (b.Seq < last.Seq && b.Life == ep.life || b.Seq == last.Seq && b.Hash == journal.HashOf(last.Data))
 	switch {
 	case fits:
 		return nil
 	case b.Life != ep.life:
-		ep.w.log.Warn("the snapshot is of a journal that was lost; the object is rebuilt from what the journal has", "object", s.id, "version", b.Version)
+		ep.w.log.Warn("the snapshot is from before a loss that was accepted; the object is rebuilt from what the journal has", "object", s.id, "version", b.Version)
 		s.forget()
 		return nil
 	}

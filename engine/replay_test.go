@@ -269,6 +269,37 @@ func TestTheStoreKnowsWhenTheJournalWentBack(t *testing.T) {
 	}
 }
 
+// TestASnapshotFromBeforeALossIsNotABase, however far the journal has come since: later records go on from other ones.
+func TestASnapshotFromBeforeALossIsNotABase(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	store := snapshot.NewMemory()
+	keep := func(c *Config) { c.Store = store }
+	worker := w.worker("w", keep)
+	for range 5 {
+		w.add(worker, "a")
+	}
+	p := partitionOf("register", "a")
+	first := w.server.Messages(stream(registers.Get("a")))
+	worker.Stop()
+	w.server.Truncate(stream(registers.Get("a")), len(w.server.Messages(stream(registers.Get("a"))))-len(first)+3)
+	other := w.worker("other")
+	eventually(t, "alarm", func() bool { return other.Status().Owned[p].Alarm != "" })
+	accept(t, w, p)
+	w.ready(other)
+	for range 9 {
+		w.add(other, "a")
+	}
+	want := must(NewClient(other).Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t)
+	other.Stop()
+	worker = w.worker("w", keep)
+	w.ready(worker)
+	got := must(NewClient(worker).Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"}))(t)
+	if string(got.Body) != string(want.Body) || len(want.Body) == 0 || string(want.Body) == "14" {
+		t.Errorf("it is %s, and was %s", got.Body, want.Body)
+	}
+}
+
 // TestAStoreOfALostJournalAnswersNoRepeat: an id that a commit had which was lost is not known any more, although the store
 // has it still.
 func TestAStoreOfALostJournalAnswersNoRepeat(t *testing.T) {

@@ -1,5 +1,6 @@
 // Package gateway is the stateless front by which HTTP callers reach objects. It turns a request into one
 // [engine.Request], sends it through a [engine.Transport] and writes the reply; it keeps nothing between two requests.
+// Programs in Go reach objects by [Client] instead, and so does a gateway that does not run beside the workers.
 //
 // # Routes
 //

@@ -17,9 +17,9 @@ import (
 
 // Config is what a [Gateway] is made of. Fields without a default are required.
 type Config struct {
-	// Transport carries requests to objects: an [engine.Client], which numbers and repeats them.
+	// Transport carries requests to objects: an [engine.Client], which numbers and repeats them, or a [Client].
 	Transport engine.Transport
-	// Inspector looks at objects.
+	// Inspector looks at objects. Default: Transport, if it does, as a [Client].
 	Inspector engine.Inspector
 	// Feed tells what changes. Without it nothing can be followed: Unavailable.
 	Feed *feed.Hub
@@ -50,6 +50,9 @@ func New(c Config) (*Gateway, error) {
 	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics("dev")
+	}
+	if c.Inspector == nil {
+		c.Inspector, _ = c.Transport.(engine.Inspector)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -13,10 +13,12 @@ import (
 )
 
 // Client sends requests over NATS. It does not repeat them; an engine.Client around it does. It looks at objects, too, by
-// asking whoever runs [ServeAdmin]. Safe for concurrent use.
+// asking whoever runs [ServeAdmin]. While the connection is being made again it waits for it; what is in flight when it
+// breaks is given up at once. Safe for concurrent use.
 type Client struct {
-	nc *nats.Conn
-	ns wire.Subjects
+	nc   *nats.Conn
+	ns   wire.Subjects
+	link *link
 }
 
 var (
@@ -24,8 +26,14 @@ var (
 	_ engine.Inspector = (*Client)(nil)
 )
 
-// NewClient makes a client of a connection, which stays the caller's to close.
-func NewClient(nc *nats.Conn, ns wire.Subjects) *Client { return &Client{nc, ns} }
+// NewClient makes a client of a connection, which stays the caller's to close; the client ends with it, or with Close.
+func NewClient(nc *nats.Conn, ns wire.Subjects) *Client { return &Client{nc, ns, newLink(nc)} }
+
+// Close ends the requests that are under way; later ones are refused with engine.ErrClosed.
+func (c *Client) Close() { c.link.close() }
+
+// Connected tells whether requests could leave just now.
+func (c *Client) Connected() bool { return c.link.isUp() }
 
 // Do implements engine.Transport. Without owner it is Unavailable at once. When ctx ends, or the connection, before the
 // answer came, the outcome is unknown. If ctx has no end, it waits 30 s beyond the request's deadline.
@@ -36,9 +44,9 @@ func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error)
 	}
 	ctx, cancel := patience(ctx, &r)
 	defer cancel()
-	answer, err := c.nc.RequestMsgWithContext(ctx, m)
+	answer, err := c.request(ctx, m, engine.UnknownOutcome)
 	if err != nil {
-		return engine.Reply{}, refusal(&r, undelivered(err, engine.UnknownOutcome))
+		return engine.Reply{}, refusal(&r, err)
 	}
 	reply, err := parseReply(answer)
 	if err != nil {
@@ -75,13 +83,28 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 	return &nats.Msg{Subject: c.ns.Call(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil
 }
 
-// undelivered is why there is no answer, lost what it means if there may have been one.
-func undelivered(err error, lost engine.Code) error {
-	switch {
-	case errors.Is(err, nats.ErrNoResponders):
-		return engine.Errorf(engine.Unavailable, "nobody listens just now: %w", err)
-	case errors.Is(err, nats.ErrMaxPayload):
-		return engine.Errorf(engine.TooLarge, "the server does not carry a request of this size: %w", err)
+// request sends a message and waits for the answer, as long as the connection lasts. lost is the code if there may have been
+// an answer; what was not sent, or not taken, is Unavailable.
+func (c *Client) request(ctx context.Context, m *nats.Msg, lost engine.Code) (*nats.Msg, error) {
+	life, err := c.link.up(ctx)
+	if err != nil {
+		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
 	}
-	return engine.Errorf(lost, "no answer: %w", err)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
+	answer, err := c.nc.RequestMsgWithContext(ctx, m)
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, engine.Errorf(engine.Unavailable, "nobody listens just now: %w", err)
+	case errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionDraining):
+		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return nil, engine.Errorf(engine.TooLarge, "the server does not carry a request of this size: %w", err)
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	}
+	return nil, engine.Errorf(lost, "no answer: %w", err)
 }

@@ -83,10 +83,10 @@ func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
 func ask[A any](ctx context.Context, c *Client, what string, q question) (a A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
-	body, _ := json.Marshal(q) // strings and numbers
-	m, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.ns.Admin(what), Data: body})
+	body, _ := json.Marshal(q)                                                                     // strings and numbers
+	m, err := c.request(ctx, &nats.Msg{Subject: c.ns.Admin(what), Data: body}, engine.Unavailable) // looking changes nothing
 	if err != nil {
-		return a, undelivered(err, engine.Unavailable) // looking changes nothing
+		return a, err
 	}
 	if m.Header.Get(wire.HeaderErrorCode) != "" {
 		return a, engine.ParseProblem(m.Data)

@@ -45,9 +45,9 @@ func (c *Client) Post(ctx context.Context, r engine.Request) (journal.Seq, error
 	m.Subject = c.ns.Send(r.Class, wire.Escape(r.Name), r.Method)
 	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
-	answer, err := c.nc.RequestMsgWithContext(ctx, m)
+	answer, err := c.request(ctx, m, engine.UnknownOutcome)
 	if err != nil {
-		return 0, refusal(&r, undelivered(err, engine.UnknownOutcome))
+		return 0, refusal(&r, err)
 	}
 	seq, err := c.parseStored(answer.Data)
 	if err != nil {
