@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,7 @@ func TestSoak(t *testing.T) {
 	// The client and the runtime have some of their own from their first use on.
 	before := takeStock("")
 	s.start()
+	<-time.After(time.Second) // the consumers of the inbox are made
 	s.base = takeStock(s.d.flags.data)
 	s.print("ready", s.base)
 	s.churn()
@@ -165,7 +167,6 @@ func (s *soak) start() {
 	d.metrics = gateway.NewMetrics(Version)
 	posts, err := nats.Connect("", d.server.InProcess())
 	must(t, err)
-	t.Cleanup(posts.Close)
 	d.posts = natsbus.NewClient(posts, d.ns)
 	cfg := d.config("w")
 	cfg.LeaseTerm = 10 * time.Second // the machine may be busy
@@ -201,11 +202,15 @@ func (s *soak) start() {
 		if err := <-ended; err != nil {
 			t.Errorf("serve: %v", err)
 		}
+		posts.Close()
 		must(t, d.store.Close())
 		must(t, d.stopServer())
 	})
 	t.Cleanup(s.stop)
-	eventually(t, func() bool { return int(listening.Load()) == d.kept.Partitions })
+	eventually(t, func() bool {
+		return int(listening.Load()) == d.kept.Partitions &&
+			!slices.ContainsFunc(d.worker.Status().Owned, func(p engine.PartitionStatus) bool { return !p.Inbox.Following })
+	})
 	s.began = time.Now()
 }
 

@@ -629,7 +629,7 @@ func (in *inbox) purge() {
 func (in *inbox) status() InboxStatus {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return InboxStatus{Cursor: in.p.cursor, Taken: in.p.position, Open: len(in.p.open), Held: len(in.p.held)}
+	return InboxStatus{Following: true, Cursor: in.p.cursor, Taken: in.p.position, Open: len(in.p.open), Held: len(in.p.held)}
 }
 
 // inboxLife is what the bucket says of the inbox.

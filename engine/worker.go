@@ -305,11 +305,12 @@ type PartitionStatus struct {
 
 // InboxStatus is how far the messages to a partition's objects are answered.
 type InboxStatus struct {
-	Cursor journal.Seq `json:"cursor"`          // all up to it are answered, but those of held objects
-	Taken  journal.Seq `json:"taken"`           // the last one that was taken from the stream
-	Open   int         `json:"open"`            // taken, and neither answered nor passed
-	Held   int         `json:"held"`            // objects whose messages wait, since one failed or takes long
-	Alarm  string      `json:"alarm,omitempty"` // why none are answered
+	Following bool        `json:"following"`       // it is; else it is about to be, or Alarm says why not
+	Cursor    journal.Seq `json:"cursor"`          // all up to it are answered, but those of held objects
+	Taken     journal.Seq `json:"taken"`           // the last one that was taken from the stream
+	Open      int         `json:"open"`            // taken, and neither answered nor passed
+	Held      int         `json:"held"`            // objects whose messages wait, since one failed or takes long
+	Alarm     string      `json:"alarm,omitempty"` // why none are answered
 }
 
 // Status is what the worker is doing now.
