@@ -35,6 +35,7 @@ type devFlags struct {
 	listen, natsListen, data, sync, republish, logLevel, logFormat, yardsticks string
 	partitions, memoryMB                                                       int
 	reserveMin                                                                 uint64
+	sendRetry                                                                  time.Duration
 }
 
 func (a *app) dev() *cobra.Command {
@@ -66,6 +67,8 @@ cut at most about that much.`,
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json; default: text on a terminal")
 	flags.Uint64Var(&f.reserveMin, "reserve-min", reserveBytesMin, "bytes of disk that are kept free at least")
 	_ = flags.MarkHidden("reserve-min") // for tests; it was just defined
+	flags.DurationVar(&f.sendRetry, "send-retry", 0, "after a message failed for the first time")
+	_ = flags.MarkHidden("send-retry") // for tests
 	flags.StringVar(&f.yardsticks, "yardsticks", "", "where the yardsticks of `perdure bench` listen for HTTP")
 	_ = flags.MarkHidden("yardsticks") // for bench
 	return c
@@ -262,6 +265,7 @@ func (d *dev) config(id string) engine.Config {
 			return natsbus.Listen(js.(*jetstream.Session).Conn(), d.ns, p, d.kept.Partitions, d.log, serve)
 		},
 		Post:        d.posts.Post,
+		SendRetry:   d.flags.sendRetry,
 		MayWrite:    func() error { return mayWrite(d.flags.data, d.flags.reserveMin) },
 		Observe:     d.observer(),
 		MemoryBytes: int64(d.flags.memoryMB) << 20,
