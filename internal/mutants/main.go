@@ -69,7 +69,7 @@ func (v *variant) seenBy(dir string, seeds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if strings.HasPrefix(v.file, "engine/") {
+	if strings.HasPrefix(v.file, "engine/") || strings.HasPrefix(v.file, "journal/") {
 		if by, err := v.simulated(dir, overlay, seeds); by != "" || err != nil {
 			return by, err
 		}
