@@ -186,7 +186,7 @@ func (s *sim) say(format string, args ...any) {
 
 // line is say with mu held.
 func (s *sim) line(format string, args ...any) {
-	s.story = append(s.story, fmt.Sprintf("%s ", time.Now().Format("05.000000000"))+fmt.Sprintf(format, args...))
+	s.story = append(s.story, fmt.Sprintf(format, args...))
 }
 
 // rest waits until nothing goes on any more, and looks whether all is as it must be.

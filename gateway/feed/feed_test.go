@@ -116,6 +116,7 @@ func TestWhoListensToOneObjectIsNotCutByTheOthers(t *testing.T) {
 				return nil
 			})
 		}()
+		synctest.Wait() // it listens
 		for range 2 {
 			for range 100 { // more than memory holds, and nothing wakes it
 				w.commit("a", "loud", 1, false)
