@@ -5,6 +5,9 @@ GOLANGCILINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # The race detector needs a C compiler. Go leaves cgo on only where it finds one.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
+# A module of its own: two services that are not Perdure, and a database that its users need not download.
+ORDERS := examples/orders
+
 # The longest that the tests of one package may take on two cores.
 TIMEOUT := 10m
 
@@ -32,10 +35,12 @@ test: ## vet and test everything, with the race detector where there is a C comp
 	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
 	go vet ./...
 	go test $(RACE) -timeout $(TIMEOUT) ./...
+	cd $(ORDERS) && go vet ./... && go test $(RACE) -timeout $(TIMEOUT) ./...
 	go test -run 'TestSimulation$$|TestTheSameSeed|TestAPowerCut' ./engine ./internal/blocksync # ten times as fast without the race detector
 
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
+	cd $(ORDERS) && go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
 
 torture: ## 1,000 kills, 200 power cuts, 20,000 histories (KILLS=, CUTS=, HISTORIES=; SEED= repeats); an hour each at most
 	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
@@ -66,9 +71,11 @@ lint: ## gofmt, vet, staticcheck, golangci-lint (the first time it builds them, 
 	go vet ./...
 	go run $(STATICCHECK) -checks inherit,-ST1005 ./...
 	go run $(GOLANGCILINT) run
+	cd $(ORDERS) && go vet ./... && go run $(STATICCHECK) -checks inherit,-ST1005 ./... && go run $(GOLANGCILINT) run
 
 fmt: ## format all Go files
 	gofmt -w .
 
 check: lint test ## everything that has to pass before a commit
 	go mod tidy -diff
+	cd $(ORDERS) && go mod tidy -diff

@@ -7,9 +7,10 @@ import (
 	"github.com/perdure/perdure/examples/cart"
 	"github.com/perdure/perdure/examples/counter"
 	"github.com/perdure/perdure/examples/limiter"
+	"github.com/perdure/perdure/examples/stock"
 	"github.com/perdure/perdure/examples/tally"
 )
 
 func main() {
-	cmd.Main(counter.Counters, tally.Tallies, account.Accounts, limiter.Limiters, cart.Carts)
+	cmd.Main(counter.Counters, tally.Tallies, account.Accounts, limiter.Limiters, cart.Carts, stock.Stocks)
 }

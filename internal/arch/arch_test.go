@@ -190,6 +190,26 @@ func TestOnlyMainsImportCmd(t *testing.T) {
 	}
 }
 
+// TestTheServicesOfOrdersAreNotPerdure: they are a module of their own, which go list does not see from here.
+func TestTheServicesOfOrdersAreNotPerdure(t *testing.T) {
+	t.Parallel()
+	files := 0
+	walkGo(t, func(path string, _ *token.FileSet, f *ast.File, _ []string) {
+		if !strings.HasPrefix(path, "examples/orders/") {
+			return
+		}
+		files++
+		for _, i := range f.Imports {
+			if strings.HasPrefix(i.Path.Value, `"`+module) {
+				t.Errorf("%s imports %s: the example shows that subjects and HTTP are enough", path, i.Path.Value)
+			}
+		}
+	})
+	if files == 0 {
+		t.Error("examples/orders is not there: was it renamed?")
+	}
+}
+
 func TestSeamsAreFreeOfDependencies(t *testing.T) {
 	t.Parallel()
 	for _, p := range listed(t) {
