@@ -77,9 +77,10 @@ type bounds struct {
 	held      int // objects whose messages wait: beyond that all wait
 	open      int // messages taken and not passed before an object that takes long is held, which the others pass
 	tryAtOnce int // messages that a held object is given before it is another one's turn
+	purgeRest int // how many times as long as a purge took it is before the next one
 }
 
-var usualBounds = bounds{perObject: 256, held: 1000, open: 16 << 10, tryAtOnce: 256}
+var usualBounds = bounds{perObject: 256, held: 1000, open: 16 << 10, tryAtOnce: 256, purgeRest: 20}
 
 // errNotAll is for a held object whose messages were not all read.
 var errNotAll = errors.New("a replica answered that is behind")
@@ -613,8 +614,13 @@ func (in *inbox) purge() {
 				before = min(before, first)
 			}
 			ctx, cancel := context.WithTimeout(in.ctx, readTimeout)
+			began := in.ep.w.awake()
 			failed = cmp.Or(failed, in.stream.Purge(ctx, in.ep.ns.InboxSlot(slot), before))
 			cancel()
+			// After each purge the server counts anew what a consumer has before it: half a second with a million subjects.
+			if rest := time.Duration(in.ep.w.bounds.purgeRest) * (in.ep.w.awake() - began); rest > 0 && sleep(in.ctx, rest) != nil {
+				return
+			}
 		}
 		in.mu.Lock()
 		defer in.mu.Unlock()
