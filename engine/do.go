@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -117,7 +116,7 @@ func (w *Worker) check(r *Request) (*class, error) {
 		}
 	}
 	if r.ID == "" && r.Session == nil {
-		r.made = journal.Token(rand.Uint64()) // for logs, and for the ids of what it calls: it need only be another one
+		r.made = newToken() // drawn as all that is: a simulation has the same one again
 	}
 	return c, nil
 }
