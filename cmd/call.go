@@ -28,6 +28,16 @@ func address(c *cobra.Command, s string) (class, name string, err error) {
 	return class, name, nil
 }
 
+// methodRequest is what CLASS/NAME METHOD [JSON|-] asks for.
+func (a *app) methodRequest(c *cobra.Command, args []string, id, caller string) (r engine.Request, err error) {
+	r = engine.Request{Method: args[1], ID: id, Caller: engine.Caller{Claimed: caller}, Limit: a.nats.timeout}
+	if r.Class, r.Name, err = address(c, args[0]); err != nil || len(args) < 3 {
+		return r, err
+	}
+	r.Body, err = a.argument(c.Context(), args[2])
+	return r, err
+}
+
 func (a *app) call() *cobra.Command {
 	var id, caller string
 	c := &cobra.Command{
@@ -40,19 +50,12 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 		Args:              cobra.RangeArgs(2, 3),
 		ValidArgsFunction: a.completeCall,
 		RunE: func(c *cobra.Command, args []string) error {
-			class, name, err := address(c, args[0])
+			r, err := a.methodRequest(c, args, id, caller)
 			if err != nil {
 				return err
 			}
-			var body []byte
-			if len(args) == 3 {
-				if body, err = a.argument(c.Context(), args[2]); err != nil {
-					return err
-				}
-			}
 			return a.withClient(c.Context(), func(ctx context.Context, to *natsbus.Client) error {
-				reply, err := engine.NewClient(to).Do(ctx, engine.Request{Class: class, Name: name, Method: args[1], Body: body, ID: id,
-					Caller: engine.Caller{Claimed: caller}, Limit: a.nats.timeout})
+				reply, err := engine.NewClient(to).Do(ctx, r)
 				if err != nil {
 					return adviseUnknown(err, args[0], id)
 				}

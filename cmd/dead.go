@@ -53,11 +53,7 @@ func (a *app) deadLetter(verb, short string, do func(context.Context, *jetstream
 		Use: verb + " CLASS/NAME SEQ", Short: short, Example: "  perdure dead " + verb + " counter/cart-99 4711", Args: cobra.ExactArgs(2),
 		ValidArgsFunction: a.completeObject,
 		RunE: func(c *cobra.Command, args []string) error {
-			class, name, err := address(c, args[0])
-			if err != nil {
-				return err
-			}
-			seq, err := position(c, args[1])
+			class, name, seq, err := message(c, args)
 			if err != nil {
 				return err
 			}

@@ -29,26 +29,19 @@ Any NATS client does the same with a JetStream publish to objects.send.CLASS.NAM
 		Args:              cobra.RangeArgs(2, 3),
 		ValidArgsFunction: a.completeCall,
 		RunE: func(c *cobra.Command, args []string) error {
-			class, name, err := address(c, args[0])
+			r, err := a.methodRequest(c, args, id, caller)
 			if err != nil {
 				return err
 			}
-			var body []byte
-			if len(args) == 3 {
-				if body, err = a.argument(c.Context(), args[2]); err != nil {
-					return err
-				}
-			}
 			return a.withClient(c.Context(), func(ctx context.Context, to *natsbus.Client) error {
-				seq, err := engine.NewClient(to).Post(ctx, engine.Request{Class: class, Name: name, Method: args[1], Body: body, ID: id,
-					Caller: engine.Caller{Claimed: caller}, Limit: a.nats.timeout})
+				seq, err := engine.NewClient(to).Post(ctx, r)
 				if err != nil {
 					return adviseUnsent(err, id)
 				}
 				if !wait {
 					return a.printSeq(seq)
 				}
-				return a.waitSent(ctx, to, class, name, seq)
+				return a.waitSent(ctx, to, r.Class, r.Name, seq)
 			})
 		},
 	}
@@ -86,11 +79,7 @@ func (a *app) sent() *cobra.Command {
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: a.completeObject,
 		RunE: func(c *cobra.Command, args []string) error {
-			class, name, err := address(c, args[0])
-			if err != nil {
-				return err
-			}
-			seq, err := position(c, args[1])
+			class, name, seq, err := message(c, args)
 			if err != nil {
 				return err
 			}
@@ -110,13 +99,16 @@ func (a *app) sent() *cobra.Command {
 	return c
 }
 
-// position reads the position of a message in the inbox.
-func position(c *cobra.Command, s string) (journal.Seq, error) {
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil || n == 0 {
-		return 0, usage(c, "%q is no position of a message; `perdure send` prints it", s)
+// message reads CLASS/NAME SEQ: an object, and the position of a message to it in the inbox.
+func message(c *cobra.Command, args []string) (class, name string, seq journal.Seq, err error) {
+	if class, name, err = address(c, args[0]); err != nil {
+		return "", "", 0, err
 	}
-	return journal.Seq(n), nil
+	n, err := strconv.ParseUint(args[1], 10, 64)
+	if err != nil || n == 0 {
+		return "", "", 0, usage(c, "%q is no position of a message; `perdure send` prints it", args[1])
+	}
+	return class, name, journal.Seq(n), nil
 }
 
 // sentPoll is how often a message that waits is looked at.

@@ -277,7 +277,11 @@ func (in *inbox) handOver(ready <-chan journal.Message) {
 }
 
 func (in *inbox) take(m journal.Message) {
-	_, class, token, _, _ := in.ep.ns.SplitInbox(m.Subject)
+	_, class, token, _, ok := in.ep.ns.SplitInbox(m.Subject)
+	if !ok {
+		in.misplaced(m)
+		return
+	}
 	id := snapshot.ID(class + "." + token)
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -310,6 +314,21 @@ func (in *inbox) take(m journal.Message) {
 	}
 }
 
+// misplaced takes a message whose subject has the slot of another object, where its own would not find it again. The inbox's
+// transform makes none: whoever may write the inbox itself published it. It is a dead letter at once.
+func (in *inbox) misplaced(m journal.Message) {
+	why := Errorf(Invalid, "subject %s names another slot than that of its object: publish to %s", m.Subject, in.ep.ns.Sends())
+	for in.bury(m, 0, why) != nil {
+		if sleep(in.ctx, inboxRetry) != nil {
+			return
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.p.take(m, "")
+	in.settled(m, "", nil, nil)
+}
+
 func (in *inbox) letterOf(m journal.Message) *letter {
 	return &letter{life: in.life, seq: m.Seq, at: m.Time.UTC()}
 }
@@ -317,12 +336,10 @@ func (in *inbox) letterOf(m journal.Message) *letter {
 // give puts a message into its object's mailbox; done is told once, when its commit is durable, or why there is none. If it
 // is not handed over, done is not told, and err is what became of it. Called with mu held.
 func (in *inbox) give(m journal.Message, l *letter, done func(error)) (handed bool, err error) {
-	_, class, token, method, ok := in.ep.ns.SplitInbox(m.Subject)
+	_, class, token, method, _ := in.ep.ns.SplitInbox(m.Subject) // only those of its slots are handed over
 	name, err := wire.Unescape(token)
 	c := in.ep.w.classes[class]
 	switch {
-	case !ok:
-		err = Errorf(Invalid, "subject %s names another slot than that of its object: publish to %s", m.Subject, in.ep.ns.Sends())
 	case err != nil:
 		err = Errorf(Invalid, "%w", err)
 	case c == nil:
@@ -506,7 +523,7 @@ func (a *attempt) give(m journal.Message, h *heldObject) bool {
 		if h.cause != nil && l.tries >= in.ep.w.triesOf(h.id) {
 			l.dead = h.cause
 			if h.buried != m.Seq { // or its object cannot answer just now
-				if err := in.bury(m, h); err != nil {
+				if err := in.bury(m, h.tries, h.cause); err != nil {
 					a.bad = &tried{m, nil, unavailable(err)} // nothing is given yet
 					return false
 				}
@@ -552,10 +569,9 @@ func (w *Worker) triesOf(id snapshot.ID) int {
 
 // bury keeps a copy of a message that is not tried any more, for people. It comes before the commit that moves on, so that
 // none is without; a copy that is there twice is there once.
-func (in *inbox) bury(m journal.Message, h *heldObject) error {
-	class, token, _ := strings.Cut(string(h.id), ".")
-	_, _, _, method, _ := in.ep.ns.SplitInbox(m.Subject)
-	d := journal.DeadLetter{Class: class, Token: token, Method: method, Life: in.life, Seq: m.Seq, At: m.Time, Tries: h.tries, Error: h.cause.Error(),
+func (in *inbox) bury(m journal.Message, tries int, cause *Error) error {
+	_, class, token, method, _ := in.ep.ns.SplitInbox(m.Subject)
+	d := journal.DeadLetter{Class: class, Token: token, Method: method, Life: in.life, Seq: m.Seq, At: m.Time, Tries: tries, Error: cause.Error(),
 		Subject: m.Subject, Header: m.Header, Body: m.Data, Buried: in.ep.w.clock.Now().UTC()}
 	ctx, cancel := context.WithTimeout(in.ctx, readTimeout)
 	defer cancel()
@@ -566,7 +582,7 @@ func (in *inbox) bury(m journal.Message, h *heldObject) error {
 	if err != nil {
 		return fmt.Errorf("keep the dead letter: %w", err)
 	}
-	in.ep.w.log.Error("dead letter", "object", h.id, "method", method, "seq", m.Seq, "tries", h.tries, "err", h.cause)
+	in.ep.w.log.Error("dead letter", "object", class+"."+token, "method", method, "seq", m.Seq, "tries", tries, "err", cause)
 	return nil
 }
 
@@ -589,15 +605,19 @@ func (in *inbox) checkpoint() {
 	})
 }
 
-// purge removes what the last durable checkpoint is beyond, slot by slot, but nothing from a held message on. The message
-// that the checkpoint names stays: it is a witness.
-func (in *inbox) purge() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.purging || in.durable.Cursor <= in.purged || in.ep.w.awake() < in.purgeAt {
-		return
+// cut is what one purge takes: the messages of a pattern before a position.
+type cut struct {
+	pattern string
+	before  journal.Seq
+}
+
+// cuts are what a durable checkpoint is beyond, slot by slot, but nothing from a held message on. A partition that has all
+// slots needs one for all of them while no object is held.
+func (in *inbox) cuts(m journal.InboxMark) (list []cut) {
+	end := m.Cursor // the message there stays: it is a witness
+	if in.ep.w.cfg.Partitions == 1 && len(m.Held) == 0 {
+		return []cut{{in.ep.ns.InboxAll(), end}}
 	}
-	m := in.durable
 	held := map[int]journal.Seq{} // the first held message of a slot
 	for _, h := range m.Held {
 		slot := wire.Slot(h.Class, h.Token)
@@ -605,17 +625,31 @@ func (in *inbox) purge() {
 			held[slot] = h.First
 		}
 	}
+	for slot := in.ep.p; slot < wire.Slots; slot += in.ep.w.cfg.Partitions {
+		before := end
+		if first, ok := held[slot]; ok {
+			before = min(before, first)
+		}
+		list = append(list, cut{in.ep.ns.InboxSlot(slot), before})
+	}
+	return list
+}
+
+// purge removes what the last durable checkpoint is beyond.
+func (in *inbox) purge() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.purging || in.durable.Cursor <= in.purged || in.ep.w.awake() < in.purgeAt {
+		return
+	}
+	m := in.durable
 	in.purging = true
 	in.ep.w.running.Go(func() {
 		var failed error
-		for slot := in.ep.p; slot < wire.Slots; slot += in.ep.w.cfg.Partitions {
-			before := m.Cursor
-			if first, ok := held[slot]; ok {
-				before = min(before, first)
-			}
+		for _, c := range in.cuts(m) {
 			ctx, cancel := context.WithTimeout(in.ctx, readTimeout)
 			began := in.ep.w.awake()
-			failed = cmp.Or(failed, in.stream.Purge(ctx, in.ep.ns.InboxSlot(slot), before))
+			failed = cmp.Or(failed, in.stream.Purge(ctx, c.pattern, c.before))
 			cancel()
 			// After each purge the server counts anew what a consumer has before it: half a second with a million subjects.
 			if rest := time.Duration(in.ep.w.bounds.purgeRest) * (in.ep.w.awake() - began); rest > 0 && sleep(in.ctx, rest) != nil {

@@ -393,3 +393,22 @@ func TestALongBacklogTakesBoundedMemory(t *testing.T) {
 		return !slices.ContainsFunc(w.Status().Owned, func(p PartitionStatus) bool { return p.Inbox.Held > 0 })
 	})
 }
+
+func TestAMisplacedMessageIsADeadLetter(t *testing.T) {
+	t.Parallel()
+	world := newServer(t)
+	w := world.worker("a")
+	ns := wire.DefaultNamespace
+	slot := wire.Slot("register", "x")
+	other := (slot + worldPartitions) % wire.Slots // of the same partition
+	world.server.Publish(ns.Inbox(), journal.Message{Subject: fmt.Sprintf("%s.inbox.%d.register.x.add", ns, other), Data: []byte("100")})
+	last := world.send("x", "add", "1")
+	answered(t, w, last)
+	until(t, func() bool { return value(t, w, "x") == 1 })
+	for _, m := range world.server.Messages(ns.Inbox()) {
+		if m.Subject == ns.Dead("register", "x", 1) {
+			return
+		}
+	}
+	t.Error("there is no dead letter")
+}

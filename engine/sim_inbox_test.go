@@ -285,7 +285,7 @@ func (s *sim) checkpointStored(p int, seq journal.Seq, data []byte) {
 // inboxPurged: nothing is purged that is not answered for good, nor what a checkpoint names. Called with mu held.
 func (s *sim) inboxPurged(subject string, before journal.Seq) {
 	for _, l := range s.letters[:min(max(before, 1)-1, journal.Seq(len(s.letters)))] {
-		if l.request == nil || l.purged || s.ns.InboxSlot(l.slot) != subject {
+		if l.request == nil || l.purged || subject != s.ns.InboxSlot(l.slot) && subject != s.ns.InboxAll() {
 			continue
 		}
 		l.purged = true

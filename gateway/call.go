@@ -35,16 +35,20 @@ func (g *Gateway) http(w *response, r *http.Request, t *target) error {
 	return nil
 }
 
+// methodRequest is a request whose body is the argument of a method.
+func (g *Gateway) methodRequest(w *response, r *http.Request, t *target) (engine.Request, error) {
+	req, err := g.request(w, r, t)
+	if err == nil && len(req.Body) > 0 {
+		err = checkJSON(r.Header.Get("Content-Type"))
+	}
+	return req, err
+}
+
 // call runs one method.
 func (g *Gateway) call(w *response, r *http.Request, t *target) error {
-	req, err := g.request(w, r, t)
+	req, err := g.methodRequest(w, r, t)
 	if err != nil {
 		return err
-	}
-	if len(req.Body) > 0 {
-		if err := checkJSON(r.Header.Get("Content-Type")); err != nil {
-			return err
-		}
 	}
 	reply, err := g.Transport.Do(r.Context(), req)
 	if err != nil {

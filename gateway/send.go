@@ -16,14 +16,9 @@ func (g *Gateway) send(w *response, r *http.Request, t *target) error {
 	if r.Header.Get(headerNotBefore) != "" {
 		return engine.Errorf(engine.Invalid, "header %s: messages cannot be delayed yet; send it when it is due", headerNotBefore)
 	}
-	req, err := g.request(w, r, t)
+	req, err := g.methodRequest(w, r, t)
 	if err != nil {
 		return err
-	}
-	if len(req.Body) > 0 {
-		if err := checkJSON(r.Header.Get("Content-Type")); err != nil {
-			return err
-		}
 	}
 	seq, err := g.Transport.Post(r.Context(), req)
 	if err != nil {

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/perdure/perdure/internal/embed"
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/journal/jetstream"
 )
 
 // The rows about durable messages: how many are accepted and applied, how far behind, and how a backlog is drained. The
@@ -98,17 +98,13 @@ func newEnds(c *counts) *ends {
 	return e
 }
 
-// note takes an acknowledgement: {"stream":"objects-inbox","seq":17}.
-func (e *ends) note(object int, ack []byte) {
-	_, rest, _ := bytes.Cut(ack, []byte(`"seq":`))
-	n := uint64(0)
-	for _, digit := range bytes.TrimSpace(rest) {
-		if digit < '0' || digit > '9' {
-			break
-		}
-		n = 10*n + uint64(digit-'0')
+// note takes an acknowledgement.
+func (e *ends) note(object int, data []byte) {
+	ack, err := jetstream.ParseAck(data)
+	if err != nil {
+		return // the caller is told of a refusal
 	}
-	for slot := &e.last[e.slots[object]]; ; {
+	for slot, n := &e.last[e.slots[object]], uint64(ack.Seq); ; {
 		was := slot.Load()
 		if n <= was || slot.CompareAndSwap(was, n) {
 			return

@@ -16,18 +16,8 @@ import (
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/journal/jetstream"
 )
-
-// stored is what is answered to whoever publishes to a stream.
-type stored struct {
-	Stream string `json:"stream"`
-	Seq    uint64 `json:"seq"`
-	Error  *struct {
-		Code        int    `json:"code"`
-		ErrCode     int    `json:"err_code"`
-		Description string `json:"description"`
-	} `json:"error"`
-}
 
 // Codes of the server's that mean something here.
 const (
@@ -60,24 +50,23 @@ func (c *Client) Post(ctx context.Context, r engine.Request) (journal.Seq, error
 const postTimeout = 5 * time.Second
 
 func (c *Client) parseStored(data []byte) (journal.Seq, error) {
-	var a stored
-	if err := json.Unmarshal(data, &a); err != nil {
-		return 0, engine.Errorf(engine.UnknownOutcome, "the inbox answers %.100q: %w", data, err)
-	}
-	e := a.Error
+	ack, err := jetstream.ParseAck(data)
+	refused, ok := errors.AsType[*jetstream.APIError](err)
 	switch {
-	case e == nil && a.Stream != c.ns.Inbox():
-		return 0, engine.Errorf(engine.Internal, "the message was stored by stream %q, which is not the inbox", a.Stream)
-	case e == nil:
-		return journal.Seq(a.Seq), nil
-	case e.ErrCode == codeTooLarge:
-		return 0, engine.Errorf(engine.TooLarge, "the inbox does not take a message of this size: %s", e.Description)
-	case e.ErrCode == codeNoSpace || e.ErrCode == codeStopped:
-		return 0, engine.Errorf(engine.Full, "the inbox has no room: %s", e.Description).RetryIn(10 * time.Second)
-	case e.Code >= 500:
-		return 0, engine.Errorf(engine.Unavailable, "the inbox: %s", e.Description)
+	case err == nil && ack.Stream != c.ns.Inbox():
+		return 0, engine.Errorf(engine.Internal, "the message was stored by stream %q, which is not the inbox", ack.Stream)
+	case err == nil:
+		return ack.Seq, nil
+	case !ok:
+		return 0, engine.Errorf(engine.UnknownOutcome, "the inbox: %w", err)
+	case refused.ErrCode == codeTooLarge:
+		return 0, engine.Errorf(engine.TooLarge, "the inbox does not take a message of this size: %w", err)
+	case refused.ErrCode == codeNoSpace || refused.ErrCode == codeStopped:
+		return 0, engine.Errorf(engine.Full, "the inbox has no room: %w", err).RetryIn(10 * time.Second)
+	case refused.Code >= 500:
+		return 0, engine.Errorf(engine.Unavailable, "the inbox: %w", err)
 	}
-	return 0, engine.Errorf(engine.Invalid, "the inbox: %s", e.Description)
+	return 0, engine.Errorf(engine.Invalid, "the inbox: %w", err)
 }
 
 // StorePosts receives what is published as messages to objects, stores it in the inbox, and acknowledges when durable says so:
@@ -182,12 +171,12 @@ func (p *poster) acknowledged(m *nats.Msg) {
 	if !ok {
 		return
 	}
-	var a stored
-	if err := json.Unmarshal(m.Data, &a); err != nil || a.Error != nil || a.Stream != p.ns.Inbox() {
+	ack, err := jetstream.ParseAck(m.Data)
+	if err != nil || ack.Stream != p.ns.Inbox() {
 		p.answer(w.reply, m)
 		return
 	}
-	p.durable(a.Stream, journal.Seq(a.Seq), func() { p.answer(w.reply, m) })
+	p.durable(ack.Stream, ack.Seq, func() { p.answer(w.reply, m) })
 }
 
 func (p *poster) answer(reply string, m *nats.Msg) {
@@ -201,6 +190,9 @@ func (p *poster) refuse(reply string, code, errCode int, why string) {
 	if reply == "" {
 		return
 	}
-	data, _ := json.Marshal(map[string]any{"stream": p.ns.Inbox(), "error": map[string]any{"code": code, "err_code": errCode, "description": why}}) // strings and numbers
+	data, _ := json.Marshal(struct {
+		Stream string             `json:"stream"`
+		Error  jetstream.APIError `json:"error"`
+	}{p.ns.Inbox(), jetstream.APIError{Code: code, ErrCode: errCode, Description: why}}) // strings and numbers
 	p.answer(reply, &nats.Msg{Data: data})
 }

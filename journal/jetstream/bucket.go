@@ -45,7 +45,7 @@ func (b *bucket) Put(ctx context.Context, key string, value []byte, rev journal.
 	if err != nil {
 		return 0, fmt.Errorf("put key %s: %w", key, err)
 	}
-	ack, err := parseAck(r.Data)
+	ack, err := ParseAck(r.Data)
 	if err != nil {
 		return 0, fmt.Errorf("put key %s: %w", key, err)
 	}
@@ -95,8 +95,8 @@ func (a api) subjects(ctx context.Context, stream, pattern string) iter.Seq2[str
 	}
 }
 
-// ack is the server's acknowledgement.
-type ack struct {
+// Ack is the server's acknowledgement of a message: the stream that has it, and where.
+type Ack struct {
 	Stream string      `json:"stream"`
 	Seq    journal.Seq `json:"seq"`
 }
@@ -104,37 +104,37 @@ type ack struct {
 // errNoAck is an answer that is no acknowledgement.
 var errNoAck = errors.New("not an acknowledgement")
 
-// parseAck reads an acknowledgement or the refusal in its place. The common form is read without reflection.
-func parseAck(data []byte) (ack, error) {
+// ParseAck reads an acknowledgement; a refusal in its place is an [*APIError]. The common form is read without reflection.
+func ParseAck(data []byte) (Ack, error) {
 	if a, ok := quickAck(data); ok {
 		return a, nil
 	}
 	var full struct {
-		ack
-		Error *apiError `json:"error"`
+		Ack
+		Error *APIError `json:"error"`
 	}
 	if err := json.Unmarshal(data, &full); err != nil {
-		return ack{}, fmt.Errorf("%w: %.100q", errNoAck, data)
+		return Ack{}, fmt.Errorf("%w: %.100q", errNoAck, data)
 	}
 	switch {
 	case full.Error != nil:
-		return ack{}, full.Error
+		return Ack{}, full.Error
 	case full.Stream == "" || full.Seq == 0:
-		return ack{}, fmt.Errorf("%w: %.100q", errNoAck, data)
+		return Ack{}, fmt.Errorf("%w: %.100q", errNoAck, data)
 	}
-	return full.ack, nil
+	return full.Ack, nil
 }
 
 // quickAck reads {"stream":"objects-1","seq":42} and {"stream":"objects-1", "seq":42}.
-func quickAck(data []byte) (ack, bool) {
+func quickAck(data []byte) (Ack, bool) {
 	rest, ok := strings.CutPrefix(string(data), `{"stream":"`)
 	if !ok {
-		return ack{}, false
+		return Ack{}, false
 	}
 	stream, rest, ok := strings.Cut(rest, `"`)
 	rest, comma := strings.CutPrefix(rest, ",")
 	rest, ok2 := strings.CutPrefix(strings.TrimPrefix(rest, " "), `"seq":`)
 	number, ok3 := strings.CutSuffix(rest, "}")
 	seq, err := strconv.ParseUint(number, 10, 64)
-	return ack{stream, journal.Seq(seq)}, ok && comma && ok2 && ok3 && err == nil && stream != "" && seq > 0 && number[0] != '0'
+	return Ack{stream, journal.Seq(seq)}, ok && comma && ok2 && ok3 && err == nil && stream != "" && seq > 0 && number[0] != '0'
 }

@@ -160,27 +160,27 @@ func TestSessionEndsWithEitherConnection(t *testing.T) {
 
 func TestAcksAreReadInEveryForm(t *testing.T) {
 	t.Parallel()
-	for data, want := range map[string]ack{
+	for data, want := range map[string]Ack{
 		`{"stream":"objects-1","seq":42}`:                                  {"objects-1", 42},
 		`{"stream":"objects-1", "seq":42}`:                                 {"objects-1", 42},
 		`{"stream":"objects-1","seq":42,"domain":"hub"}`:                   {"objects-1", 42},
 		`{"stream":"objects-1", "seq":257,"batch":"abc","count":257}`:      {"objects-1", 257},
 		`{"type":"io.nats.jetstream.api.v1.pub_ack","stream":"s","seq":1}`: {"s", 1},
 	} {
-		if got, err := parseAck([]byte(data)); err != nil || got != want {
+		if got, err := ParseAck([]byte(data)); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", data, got, err)
 		}
 	}
 	for _, data := range []string{``, `{}`, `{"stream":"s","seq":0}`, `{"stream":"s"}`, `-ERR`} {
-		if got, err := parseAck([]byte(data)); !errors.Is(err, errNoAck) {
+		if got, err := ParseAck([]byte(data)); !errors.Is(err, errNoAck) {
 			t.Errorf("%s: %+v, %v", data, got, err)
 		}
 	}
-	_, err := parseAck([]byte(`{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 5"},"stream":"s","seq":0}`))
+	_, err := ParseAck([]byte(`{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 5"},"stream":"s","seq":0}`))
 	if !errors.Is(err, journal.ErrConflict) {
 		t.Error(err)
 	}
-	if _, err = parseAck([]byte(`{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}`)); errors.Is(err, journal.ErrConflict) || err == nil {
+	if _, err = ParseAck([]byte(`{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}`)); errors.Is(err, journal.ErrConflict) || err == nil {
 		t.Error(err)
 	}
 }
@@ -196,7 +196,7 @@ func FuzzAck(f *testing.F) {
 		if !ok || strings.ContainsAny(quick.Stream, `\`) || !utf8.ValidString(quick.Stream) || strings.ContainsFunc(quick.Stream, unicode.IsControl) {
 			return // no name of a stream
 		}
-		var long ack
+		var long Ack
 		if err := json.Unmarshal(data, &long); err != nil || long != quick {
 			t.Fatalf("%q is %+v, and by the long way %+v, %v", data, quick, long, err)
 		}

@@ -183,7 +183,7 @@ func (l *log) Put(ctx context.Context, m journal.Message) (journal.Seq, error) {
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: %w", l.name, err)
 	}
-	a, err := parseAck(r.Data)
+	a, err := ParseAck(r.Data)
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: %w", l.name, err)
 	}
@@ -214,7 +214,7 @@ func (l *log) Begin(ctx context.Context, last journal.Seq, messages ...journal.M
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: batch: %w", l.name, err)
 	}
-	a, err := parseAck(r.Data)
+	a, err := ParseAck(r.Data)
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: batch: %w", l.name, err)
 	}

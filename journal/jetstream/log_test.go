@@ -35,7 +35,7 @@ func publish(t *testing.T, s *Session, subject string, header nats.Header, data 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parseAck(m.Data); err != nil {
+	if _, err := ParseAck(m.Data); err != nil {
 		t.Fatal(err)
 	}
 }

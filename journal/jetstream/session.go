@@ -137,14 +137,14 @@ func (s *Session) Close() {
 // api asks the JetStream API.
 type api struct{ nc *nats.Conn }
 
-// apiError is the server's refusal.
-type apiError struct {
+// APIError is the server's refusal. Codes are those of HTTP, ErrCodes the server's own.
+type APIError struct {
 	Code        int    `json:"code"`
 	ErrCode     int    `json:"err_code"`
 	Description string `json:"description"`
 }
 
-func (e *apiError) Error() string {
+func (e *APIError) Error() string {
 	return fmt.Sprintf("server: %s (%d, %d)", e.Description, e.Code, e.ErrCode)
 }
 
@@ -157,7 +157,7 @@ const (
 )
 
 // Is makes the server's codes match the journal's errors.
-func (e *apiError) Is(target error) bool {
+func (e *APIError) Is(target error) bool {
 	switch e.ErrCode {
 	case codeMessageNotFound:
 		return target == journal.ErrNotFound
@@ -193,7 +193,7 @@ func (a api) ask(ctx context.Context, subject string, question, out any) error {
 		return err
 	}
 	var failed struct {
-		Error *apiError `json:"error"`
+		Error *APIError `json:"error"`
 	}
 	if err := json.Unmarshal(m.Data, &failed); err != nil {
 		return fmt.Errorf("answer of %s: %w", subject, err)

@@ -113,7 +113,7 @@ func (w *writer) answered(m *nats.Msg) {
 		w.answer(a)
 		return
 	}
-	got, err := parseAck(m.Data)
+	got, err := ParseAck(m.Data)
 	switch {
 	case errors.Is(err, journal.ErrConflict):
 		a.Outcome, a.Err = journal.Refused, err

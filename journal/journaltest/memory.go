@@ -168,7 +168,7 @@ func (m *Memory) Publish(stream string, msg journal.Message) journal.Seq {
 }
 
 func (m *Memory) tamper(name string) *stream {
-	s := m.streams[name]
+	s := m.stream(name)
 	s.tampered = true
 	return s
 }
