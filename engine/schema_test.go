@@ -126,7 +126,7 @@ func TestTheSchemaTakesWhatTheDecoderTakes(t *testing.T) {
 			in, out := compileSchema(t, argumentSchema(typ)), compileSchema(t, ResultSchema(typ))
 			taken, refused := 0, 0
 			rapid.Check(t, func(t *rapid.T) {
-				doc := drawJSON(t, typ, 3)
+				doc := drawJSON(t, typ, whole)
 				v := reflect.New(typ)
 				err := decodeArgument([]byte(doc), v.Interface())
 				parsed, bad := jsonschema.UnmarshalJSON(strings.NewReader(doc))
@@ -198,6 +198,8 @@ var wrongJSON = []string{`"three"`, `3`, `-1`, `true`, `[]`, `{}`, `[1,"odd"]`, 
 // ownJudgement have types that decide by themselves what they take: a schema does not know.
 var ownJudgement = map[reflect.Type]bool{reflect.TypeFor[json.Number](): true, reflect.TypeFor[big.Int](): true, reflect.TypeFor[odd](): true}
 
+const whole = 3 // the depth of a whole argument
+
 // drawJSON is JSON for a type, mostly: now and then it is something else, somewhere. Where the decoder is known to be more
 // lenient than a schema can be, it is not tried: null where there is no null, other case, bytes as an array.
 func drawJSON(t *rapid.T, typ reflect.Type, depth int) string {
@@ -208,7 +210,11 @@ func drawJSON(t *rapid.T, typ reflect.Type, depth int) string {
 		return drawJSON(t, typ.Elem(), depth)
 	}
 	bytesLike := typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Uint8
-	if rapid.IntRange(0, 12).Draw(t, "wrong") == 0 && !ownJudgement[typ] {
+	rare := 12
+	if depth == whole {
+		rare = 2 // so that each type is refused, too, in a hundred draws
+	}
+	if rapid.IntRange(0, rare).Draw(t, "wrong") == 0 && !ownJudgement[typ] {
 		wrong := rapid.SampledFrom(wrongJSON).Draw(t, "other")
 		if bytesLike && wrong == `[]` {
 			wrong = `{}`
@@ -278,9 +284,10 @@ func drawMap(t *rapid.T, typ reflect.Type, depth int) string {
 
 func drawObject(t *rapid.T, typ reflect.Type, depth int) string {
 	var parts []string
+	absent := rapid.SampledFrom([]int{1, 9}).Draw(t, "absent") // of ten: a type with many fields is taken, too
 	for _, f := range jsonFields(typ) {
-		switch how := rapid.IntRange(0, 3).Draw(t, f.name); {
-		case how == 0:
+		switch how := rapid.IntRange(0, 9).Draw(t, f.name); {
+		case how < absent:
 		case f.quoted:
 			parts = append(parts, strconv.Quote(f.name)+":"+rapid.SampledFrom([]string{`"7"`, `"true"`, `"x"`, `7`}).Draw(t, "quoted"))
 		default:

@@ -93,10 +93,11 @@ func (f folder) blocks() (all []int, err error) {
 
 // span is what a block holds up to its first record that is not whole.
 type span struct {
-	first, last uint64 // sequences; 0 if it has none
-	records     int
-	bytes       int  // of the file
-	whole       bool // it holds nothing else
+	first   uint64 // its first message's sequence; 0 if it has none
+	last    uint64 // how far the stream went, as its messages and tombstones say; 0 if it has none
+	records int
+	bytes   int  // of the file
+	whole   bool // it holds nothing else
 }
 
 // scan reads a block as the server does when it recovers.
@@ -124,11 +125,9 @@ func (f folder) scan(n int) (s span, err error) {
 		}
 		buf = buf[size:]
 		s.records++
-		if seq&bitTombstone != 0 {
-			continue
-		}
-		seq &^= bitErased
-		if s.first == 0 {
+		tombstone := seq&bitTombstone != 0
+		seq &^= bitErased | bitTombstone
+		if s.first == 0 && !tombstone {
 			s.first = seq
 		}
 		s.last = max(s.last, seq)

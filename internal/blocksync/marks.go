@@ -128,35 +128,39 @@ func Repair(dir string, log *slog.Logger) (*Cut, error) {
 // globalAccount is the account of a server without accounts.
 const globalAccount = "$G"
 
-// repair puts the blocks behind the first hole aside. Up to sealed, and within the next one, there is none.
+// repair puts the blocks behind the first hole aside. Up to sealed, and within the next one, there is none. How far the
+// stream goes before a block is what the records before it say, wherever they are: of the block just before it a power cut
+// may leave nothing.
 func (f folder) repair(sealed int) (aside []string, err error) {
 	blocks, err := f.blocks()
 	if err != nil {
 		return nil, err
 	}
-	i, _ := slices.BinarySearch(blocks, sealed+1)
-	for ; i+1 < len(blocks); i++ {
-		before, err := f.scan(blocks[i])
+	first, _ := slices.BinarySearch(blocks, sealed+1)
+	last, whole := uint64(0), true
+	for i := max(0, first-1); i < len(blocks); i++ {
+		s, err := f.scan(blocks[i])
 		if err != nil {
 			return nil, err
 		}
-		behind, err := f.scan(blocks[i+1])
-		if err != nil {
-			return nil, err
+		if i > first && !(whole && blocks[i] == blocks[i-1]+1 && (s.first == 0 || s.first <= last+1)) {
+			return f.putAside(blocks[i:])
 		}
-		if before.whole && blocks[i+1] == blocks[i]+1 && (behind.first == 0 || before.last == 0 || behind.first <= before.last+1) {
-			continue
-		}
-		for _, n := range blocks[i+1:] {
-			to := fmt.Sprintf("%s.aside-%d", f.block(n), time.Now().UnixNano())
-			if err := os.Rename(f.block(n), to); err != nil {
-				return aside, err
-			}
-			aside = append(aside, to)
-		}
-		return aside, syncFile(f.msgs)
+		last, whole = max(last, s.last), s.whole
 	}
 	return nil, nil
+}
+
+// putAside renames blocks to names that the server does not read.
+func (f folder) putAside(blocks []int) (aside []string, err error) {
+	for _, n := range blocks {
+		to := fmt.Sprintf("%s.aside-%d", f.block(n), time.Now().UnixNano())
+		if err := os.Rename(f.block(n), to); err != nil {
+			return aside, err
+		}
+		aside = append(aside, to)
+	}
+	return aside, syncFile(f.msgs)
 }
 
 // bootID names the machine's present boot; empty where that is not known: then each start may be after a power cut.
