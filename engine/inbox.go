@@ -156,17 +156,38 @@ func (ep *epoch) openInbox(ctx context.Context) (*inbox, error) {
 	return in, nil
 }
 
-// compare holds a checkpoint against the inbox: the message that it names is never purged before a later one is.
+// compare holds a checkpoint against the inbox: the message that it names is never purged before a later one is. A dead
+// letter may have been taken away; then the stream still goes beyond it, and has nothing else there.
 func (in *inbox) compare(ctx context.Context, m journal.InboxMark) error {
-	if m.Cursor == 0 {
+	back := &journal.InboxWentBackError{Stream: in.stream.Stream(), Partition: in.ep.p, Seq: m.Cursor, Witness: "the last checkpoint"}
+	if m.Cursor > 0 {
+		last, err := in.stream.At(ctx, m.Cursor)
+		if err != nil && !errors.Is(err, journal.ErrNotFound) {
+			return fmt.Errorf("read the message that the checkpoint names: %w", err)
+		}
+		if err != nil || journal.MessageHash(last) != m.Hash {
+			return back
+		}
+	}
+	if m.Dead == nil {
 		return nil
 	}
-	last, err := in.stream.At(ctx, m.Cursor)
-	if err != nil && !errors.Is(err, journal.ErrNotFound) {
-		return fmt.Errorf("read the message that the checkpoint names: %w", err)
+	back.Seq, back.Dead = m.Dead.Seq, true
+	letter, err := in.stream.At(ctx, m.Dead.Seq)
+	switch {
+	case err == nil && journal.HashOf(letter.Data) != m.Dead.Hash:
+		return back
+	case err == nil:
+		return nil
+	case !errors.Is(err, journal.ErrNotFound):
+		return fmt.Errorf("read the dead letter that the checkpoint names: %w", err)
 	}
-	if err != nil || journal.MessageHash(last) != m.Hash {
-		return &journal.InboxWentBackError{Stream: in.stream.Stream(), Partition: in.ep.p, Seq: m.Cursor, Witness: "the last checkpoint"}
+	_, end, err := in.stream.Range(ctx)
+	if err != nil {
+		return fmt.Errorf("read the end of the inbox: %w", err)
+	}
+	if end < m.Dead.Seq {
+		return back
 	}
 	return nil
 }
@@ -575,13 +596,17 @@ func (in *inbox) bury(m journal.Message, tries int, cause *Error) error {
 		Subject: m.Subject, Header: m.Header, Body: m.Data, Buried: in.ep.w.clock.Now().UTC()}
 	ctx, cancel := context.WithTimeout(in.ctx, readTimeout)
 	defer cancel()
-	seq, err := in.stream.Put(ctx, journal.Message{Subject: in.ep.ns.Dead(class, token, uint64(m.Seq)), Data: d.Encode()})
+	data := d.Encode()
+	seq, err := in.stream.Put(ctx, journal.Message{Subject: in.ep.ns.Dead(class, token, uint64(m.Seq)), Data: data})
 	if err == nil {
 		err = in.ep.w.settle(ctx, in.stream.Stream(), seq)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the dead letter: %w", err)
 	}
+	in.mu.Lock()
+	in.p.bury(journal.DeadMark{Seq: seq, Hash: journal.HashOf(data)}) // before the message is settled, so before a checkpoint passes it
+	in.mu.Unlock()
 	in.ep.w.log.Error("dead letter", "object", class+"."+token, "method", method, "seq", m.Seq, "tries", tries, "err", cause)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -291,6 +292,62 @@ func TestTheSameMessagesAtTheSamePlacesAreOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, func() bool { return value(t, b, "x") == 25 })
+}
+
+// TestALostDeadLetterIsAnAlarm: of a message to a class that nobody has, it is all that is left. One that somebody took away
+// is none.
+func TestALostDeadLetterIsAnAlarm(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		what  string
+		lose  int // messages of the inbox's end
+		more  int // that come instead
+		take  bool
+		alarm bool
+	}{
+		{"it is there", 0, 0, false, false},
+		{"somebody took it away", 0, 0, true, false},
+		{"it is lost", 1, 0, false, true},
+		{"it is lost, and another message came to its place", 1, 1, false, true},
+		{"it is lost, and more came", 1, 3, false, true},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			t.Parallel()
+			world := newServer(t)
+			inbox, session := wire.DefaultNamespace.Inbox(), world.server.Session("objects", worldPartitions)
+			a := world.worker("a", quickly)
+			first := world.server.Send(wire.DefaultNamespace, "nobody", "x", "add", nil, []byte("1"))
+			letter := wire.DefaultNamespace.Dead("nobody", "x", uint64(first))
+			until(t, func() bool {
+				return slices.ContainsFunc(world.server.Messages(inbox), func(m journal.Message) bool { return m.Subject == letter })
+			})
+			p := wire.Partition(wire.Slot("nobody", "x"), worldPartitions)
+			until(t, func() bool { s := a.Status().Owned[p].Inbox; return s.Cursor == first && s.Held == 0 })
+			a.Stop() // with a checkpoint
+			if test.take {
+				if err := session.Inbox().Purge(context.Background(), letter, first+2); err != nil {
+					t.Fatal(err)
+				}
+			}
+			world.server.Truncate(inbox, test.lose)
+			for range test.more {
+				world.send("x", "add", "1")
+			}
+			b := world.worker("b")
+			until(t, func() bool { s := b.Status().Owned[p]; return s.Owned && (s.Inbox.Alarm != "" || s.Inbox.Following) })
+			alarm := b.Status().Owned[p].Inbox.Alarm
+			if (alarm != "") != test.alarm || test.alarm && !strings.Contains(alarm, "a dead letter was kept at 2") {
+				t.Fatalf("the alarm is %q; want one: %v", alarm, test.alarm)
+			}
+			if !test.alarm {
+				return
+			}
+			if _, err := AcceptInbox(context.Background(), session, "test"); err != nil {
+				t.Fatal(err)
+			}
+			until(t, func() bool { return b.Status().Owned[p].Inbox.Following })
+		})
+	}
 }
 
 // TestADeadLetterThatIsSentAgainIsTriedAgain: under the id that it had.

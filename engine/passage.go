@@ -20,8 +20,9 @@ type passage struct {
 	cursor   journal.Seq
 	hash     journal.Hash // of the message there
 	at       time.Time    // the latest time at which one up to it was stored
-	position journal.Seq  // the last message that was taken from the stream
-	open     []passing    // taken and not passed, in order
+	dead     *journal.DeadMark
+	position journal.Seq // the last message that was taken from the stream
+	open     []passing   // taken and not passed, in order
 	busy     map[snapshot.ID]int
 	held     map[snapshot.ID]*heldObject
 	openMax  int // how many are open before an object that takes long is held, which the others pass
@@ -126,7 +127,7 @@ func (p *passage) due(now time.Duration) (ready []*heldObject, next time.Duratio
 
 // mark is what a checkpoint says of it. now is the time of the day, and awake that of [heldObject].
 func (p *passage) mark(life uint64, now time.Time, awake time.Duration) journal.InboxMark {
-	m := journal.InboxMark{Life: life, Cursor: p.cursor, Hash: p.hash, At: p.at}
+	m := journal.InboxMark{Life: life, Cursor: p.cursor, Hash: p.hash, At: p.at, Dead: p.dead}
 	for _, h := range p.held {
 		if h.first > p.cursor {
 			continue // it is taken again from the stream
@@ -142,9 +143,16 @@ func (p *passage) mark(life uint64, now time.Time, awake time.Duration) journal.
 	return m
 }
 
+// bury notes a dead letter that is kept.
+func (p *passage) bury(d journal.DeadMark) {
+	if p.dead == nil || p.dead.Seq < d.Seq {
+		p.dead = &d
+	}
+}
+
 // restored is the passage that a checkpoint tells of.
 func restored(m journal.InboxMark, now time.Time, awake time.Duration) *passage {
-	p := &passage{cursor: m.Cursor, hash: m.Hash, at: m.At, position: m.Cursor, busy: map[snapshot.ID]int{}, held: map[snapshot.ID]*heldObject{}}
+	p := &passage{cursor: m.Cursor, hash: m.Hash, at: m.At, dead: m.Dead, position: m.Cursor, busy: map[snapshot.ID]int{}, held: map[snapshot.ID]*heldObject{}}
 	for _, k := range m.Held {
 		id := snapshot.ID(k.Class + "." + k.Token)
 		p.held[id] = &heldObject{id: id, first: k.First, seen: k.Last, passed: k.Last, tries: k.Tries, due: awake + max(0, k.Due.Sub(now))}

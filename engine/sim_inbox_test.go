@@ -363,7 +363,7 @@ func (s *sim) unanswered(p int, lost []simCommit) {
 	}
 }
 
-// waiting are the messages that are not answered. Called with mu held.
+// waiting are the messages that are not answered, and may be. Called with mu held.
 func (s *sim) waiting() (list []*simLetter) {
-	return slices.DeleteFunc(slices.Clone(s.letters), (*simLetter).answered)
+	return slices.DeleteFunc(slices.Clone(s.letters), func(l *simLetter) bool { return l.answered() || s.stopped[l.id] })
 }

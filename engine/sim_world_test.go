@@ -68,6 +68,7 @@ type sim struct {
 	mails       []*simRequest // of publishers
 	publishers  [2]simPublisher
 	inboxLife   uint64
+	stopped     map[snapshot.ID]bool // objects whose journal lost so much that nothing can be answered
 	acceptedAt  time.Time
 	syncedInbox journal.Seq
 	counts      map[string]int
@@ -151,7 +152,7 @@ func profileOf(r *rand.Rand) profile {
 
 func newSim(p profile) *sim {
 	s := &sim{profile: p, ns: wire.DefaultNamespace, mem: journaltest.NewMemory(), disks: map[string]*[]*snapshot.Memory{},
-		clocks: map[string]*simClock{}, histories: map[snapshot.ID]*history{}, parts: make([]simPartition, p.partitions),
+		clocks: map[string]*simClock{}, stopped: map[snapshot.ID]bool{}, histories: map[snapshot.ID]*history{}, parts: make([]simPartition, p.partitions),
 		synced: make([]journal.Seq, p.partitions), counts: map[string]int{}}
 	s.direct = s.mem.Session(s.ns, p.partitions)
 	for _, id := range simWorkers {

@@ -22,6 +22,14 @@ type InboxMark struct {
 	Hash   Hash      `json:"hash"`           // of that message: a witness of what the inbox had
 	At     time.Time `json:"at"`             // the latest time at which one up to it was stored
 	Held   []Held    `json:"held,omitempty"`
+	Dead   *DeadMark `json:"dead,omitempty"` // the last dead letter that the partition's owner kept; nil: none in this life
+}
+
+// DeadMark is where a dead letter was kept in the inbox: another witness of how far that went. For a message to a class that
+// nobody has, which no object's commit answers, it is the only one.
+type DeadMark struct {
+	Seq  Seq  `json:"seq"`
+	Hash Hash `json:"hash"` // of its payload
 }
 
 // Held is an object whose messages from First on wait, because the first of them failed or takes long.
@@ -101,16 +109,21 @@ func MessageHash(m Message) Hash {
 // InboxKey is the key of the bucket that says which life the inbox is in.
 const InboxKey = "inbox"
 
-// InboxWentBackError is the alarm "inbox went back": the inbox has another message, or none, where one was answered. What
-// comes after it cannot be told from what was answered, so a partition answers no messages until that is accepted.
+// InboxWentBackError is the alarm "inbox went back": the inbox has another message, or none, where one was answered, or where
+// a dead letter was kept. What comes after it cannot be told from what was answered, so a partition answers no messages until that is accepted.
 type InboxWentBackError struct {
 	Stream    string
 	Partition int
-	Seq       Seq    // of the message that was answered
+	Seq       Seq    // of the message that was answered, or of the dead letter
+	Dead      bool   // it is that of a dead letter
 	Witness   string // who knows that it was
 }
 
 func (e *InboxWentBackError) Error() string {
-	return fmt.Sprintf("inbox went back: %s knows that message %d of stream %s was answered, which has another one there, or none; "+
-		"no message to objects of partition %d is applied until `perdure accept-inbox` takes the loss", e.Witness, e.Seq, e.Stream, e.Partition)
+	what := fmt.Sprintf("message %d of stream %s was answered", e.Seq, e.Stream)
+	if e.Dead {
+		what = fmt.Sprintf("a dead letter was kept at %d of stream %s", e.Seq, e.Stream)
+	}
+	return fmt.Sprintf("inbox went back: %s knows that %s, which has something else there, or ends before it; "+
+		"no message to objects of partition %d is applied until `perdure accept-inbox` takes the loss", e.Witness, what, e.Partition)
 }
