@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/perdure/perdure/internal/wire"
@@ -59,59 +58,8 @@ func (e *SettingsError) Error() string {
 // Open makes the session's namespace if it is not there, and checks all of it if it is. The key that says that it is
 // there is written last, so one that was made in part is completed. From then on a stream that is missing is refused
 // (ErrMissing), never made anew: it would look like a journal without records.
-//
-// While a cluster comes up, it has no leader or too few servers for the copies: then it tries again until ctx is done, a
-// minute if that has no end.
 func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, openTimeout)
-		defer cancel()
-	}
-	for {
-		ns, err := s.open(undated{ctx}, want)
-		if !passing(err) {
-			return ns, err
-		}
-		s.log.Warn("the servers are not ready for the streams", "namespace", s.ns, "err", err)
-		select {
-		case <-time.After(openAgain):
-		case <-s.done:
-			return ns, err
-		case <-ctx.Done():
-			return ns, fmt.Errorf("namespace %q: %w; %d copies of each stream want as many servers that are up and know each other",
-				s.ns, err, cmp.Or(ns.Replicas, want.Replicas, 1))
-		}
-	}
-}
-
-const (
-	openTimeout = time.Minute
-	openAgain   = 200 * time.Millisecond
-	// askTimeout bounds each question of Open: servers that have no leader do not answer.
-	askTimeout = 5 * time.Second
-)
-
-// undated is a context whose end is not told, so that each question that is asked under it has a bound of its own.
-type undated struct{ context.Context }
-
-func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
-
-// passing tells whether an error is one of servers that are still coming up, or choosing a leader.
-func passing(err error) bool {
-	const noPeers, notLeader, unavailable = 10005, 10009, 503 // a code of errors, twice, and one of HTTP
-	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return e.Code == unavailable || e.ErrorCode == noPeers || e.ErrorCode == notLeader
-	}
-	if e, ok := errors.AsType[*APIError](err); ok {
-		return e.Code == unavailable || e.ErrCode == noPeers || e.ErrCode == notLeader
-	}
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
-}
-
-// open does it once.
-func (s *Session) open(ctx context.Context, want Settings) (Namespace, error) {
-	js, err := jetstream.New(s.main, jetstream.WithDefaultTimeout(askTimeout))
+	js, err := jetstream.New(s.main, jetstream.WithDefaultTimeout(apiTimeout))
 	if err != nil {
 		return Namespace{}, err
 	}
@@ -213,7 +161,7 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 	}
 	for _, cfg := range s.streamConfigs(ns) {
 		if _, err := js.CreateStream(ctx, cfg); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return ns, fmt.Errorf("make stream %s: %w", cfg.Name, err)
+			return ns, fmt.Errorf("make stream %s, of %d copies: %w", cfg.Name, ns.Replicas, err)
 		}
 		last, err := s.checkStream(ctx, js, cfg)
 		if err != nil {
@@ -223,7 +171,7 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 			continue
 		}
 		if _, err := s.Find(ctx); err == nil {
-			return s.open(ctx, want) // another was first, and has begun to write
+			return s.Open(ctx, want) // another was first, and has begun to write
 		}
 		return ns, fmt.Errorf("stream %s ends at %d, so its namespace was there, but bucket %s lacks the key %s: %w; the server lost what the namespace "+
 			"was made with and who owned it last: restore the bucket from a backup", cfg.Name, last, s.ns.Bucket(), namespaceKey, journal.ErrMissing)
@@ -233,7 +181,7 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 		return ns, err
 	}
 	if _, err = s.Meta().Put(ctx, namespaceKey, value, 0); errors.Is(err, journal.ErrConflict) {
-		return s.open(ctx, want) // another was first
+		return s.Open(ctx, want) // another was first
 	}
 	return ns, err
 }
@@ -398,7 +346,7 @@ func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want S
 		stream, err = js.Stream(ctx, cfg.Name)
 	}
 	if err != nil {
-		return have, fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
+		return have, fmt.Errorf("make bucket %s, of %d copies: %w", s.ns.Bucket(), cfg.Replicas, err)
 	}
 	have = stream.CachedInfo().Config
 	cfg.Replicas = have.Replicas // the key in it says how many, and is not read yet
