@@ -344,7 +344,7 @@ func (s *session) share(ctx context.Context) {
 			s.w.log.Warn("share not settled", "err", err)
 		}
 		wait := s.trust.renewEvery() * 97 / 101 // not when the lease is renewed
-		if next > 0 { // as soon as somebody's silence has lasted long enough
+		if next > 0 {                           // as soon as somebody's silence has lasted long enough
 			wait = min(wait, max(next-s.w.clock.Boot(), time.Millisecond))
 		}
 		timer.Reset(wait)
