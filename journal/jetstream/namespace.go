@@ -364,14 +364,16 @@ func first(list []string) string {
 // openBucket makes the bucket if it is not there.
 func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) error {
 	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
-	_, err := js.CreateStream(ctx, cfg)
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
-	}
 	stream, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if _, err = js.CreateStream(ctx, cfg); err == nil {
+			return nil
+		}
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
+		}
+		stream, err = js.Stream(ctx, cfg.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", s.ns.Bucket(), err)
 	}
