@@ -138,10 +138,15 @@ func (c *Cluster) process(kind Kind, name, probe string, args []string) *Process
 		program: c.kept.Program, args: args, env: cleanEnv(), detached: c.kept.Detached}
 }
 
-// client is a worker or a gateway.
+// client is a worker or a gateway. A worker is ready when it answers: it need not own anything. The gateways say whether all
+// objects can be reached.
 func (c *Cluster) client(kind Kind, name string, port int, args []string) *Process {
 	url := "http://" + address(port)
-	p := c.process(kind, name, url+"/readyz", args)
+	probe := url + "/readyz"
+	if kind == Worker {
+		probe = url + "/livez"
+	}
+	p := c.process(kind, name, probe, args)
 	p.URL, p.env = url, append(p.env, c.Env()...)
 	return p
 }

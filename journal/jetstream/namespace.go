@@ -302,18 +302,25 @@ func (s *Session) findStream(ctx context.Context, js jetstream.JetStream, want j
 	return info, compare(want, info.Config)
 }
 
-// Of a cluster a stream is missing only if it says so for a while.
+// Of a cluster a stream is missing, or has no leader that answers, only if that is so for a while.
 const (
 	missingAfter = 10 * time.Second
 	missingAgain = 50 * time.Millisecond
+	silentAfter  = 2 * time.Second
 )
 
-// stream finds a stream. A cluster also says that it is not there when its copies are still coming up: while another worker
-// makes it, and when all servers have just started.
+// stream finds a stream. A cluster also says that it is not there, or nothing, when its copies are still coming up: while
+// another worker makes it, and when all servers have just started.
 func (s *Session) stream(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
+	if s.main.ConnectedClusterName() == "" {
+		return js.Stream(ctx, name)
+	}
 	for deadline := time.Now().Add(missingAfter); ; {
-		stream, err := js.Stream(ctx, name)
-		if !errors.Is(err, jetstream.ErrStreamNotFound) || s.main.ConnectedClusterName() == "" || time.Now().After(deadline) {
+		trying, stop := context.WithTimeout(ctx, silentAfter)
+		stream, err := js.Stream(trying, name)
+		stop()
+		passes := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, context.DeadlineExceeded)
+		if !passes || ctx.Err() != nil || time.Now().After(deadline) {
 			return stream, err
 		}
 		select {
