@@ -371,7 +371,10 @@ func first(list []string) string {
 // openBucket makes the bucket if it is not there, and returns what it is.
 func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) (have jetstream.StreamConfig, err error) {
 	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
-	stream, err := js.CreateStream(ctx, cfg)
+	stream, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = js.CreateStream(ctx, cfg)
+	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		stream, err = js.Stream(ctx, cfg.Name)
 	}
