@@ -6,12 +6,15 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/perdure/perdure/internal/embed"
 	"github.com/perdure/perdure/internal/wire"
@@ -160,6 +163,46 @@ func TestCallersSeeNoErrorWhenAWorkerEnds(t *testing.T) {
 				t.Errorf("through the gateway beside a worker c0 is %s after %d", got, outside.acked[0].Load())
 			}
 		})
+	}
+}
+
+// numbered is the id of a request that a gateway numbered.
+var numbered = regexp.MustCompile(`[0-9a-f]{32}-\d+`)
+
+// TestARemoteGatewayAnswersAsTheOneBesideTheWorker: what goes over NATS comes back as it would have without.
+func TestARemoteGatewayAnswersAsTheOneBesideTheWorker(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t).begin()
+	near, far := f.start("serve"), f.start("gateway")
+	near.ready()
+	far.ready()
+	large := strings.Repeat("x", 1<<20-100)
+	for _, r := range [][]string{
+		{"POST", "/v1/objects/counter/OBJECT/call/increment", `{"by":3}`, "Idempotency-Key", "a"},
+		{"POST", "/v1/objects/counter/OBJECT/call/increment", `{"by":3}`, "Idempotency-Key", "a"},
+		{"POST", "/v1/objects/counter/OBJECT/call/increment", `{"by":4}`, "Idempotency-Key", "a"},
+		{"POST", "/counter/OBJECT", "", "Idempotency-Key", "b"},
+		{"POST", "/counter/OBJECT", "", "Idempotency-Key", "b"},
+		{"POST", "/counter/OBJECT", large},
+		{"POST", "/counter/OBJECT", large + large},
+		{"GET", "/counter/OBJECT/below?x=%zz", ""},
+		{"HEAD", "/counter/OBJECT", ""},
+		{"PUT", "/counter/OBJECT", "x"},
+		{"GET", "/account/OBJECT", ""},
+		{"GET", "/nothing/OBJECT", ""},
+		{"GET", "/cart/OBJECT", ""},
+		{"GET", "/v1/objects/counter/OBJECT/call/increment", ""},
+		{"GET", "/v1/classes", ""},
+	} {
+		answer := func(p *process, object string) string {
+			status, h, body, err := p.send(t.Context(), r[0], strings.ReplaceAll(r[1], "OBJECT", object), r[2], r[3:]...)
+			must(t, err)
+			h.Del("Date")
+			return numbered.ReplaceAllString(strings.ReplaceAll(fmt.Sprintf("%d\n%v\n%s", status, h, body), object, "OBJECT"), "NUMBERED")
+		}
+		if diff := cmp.Diff(answer(near, "near"), answer(far, "away")); diff != "" {
+			t.Errorf("%s %s (-near +far):\n%s", r[0], r[1], diff)
+		}
 	}
 }
 

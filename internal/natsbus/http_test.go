@@ -59,6 +59,7 @@ func TestAnHTTPReplyArrivesAsItWasSent(t *testing.T) {
 		{"GET", engine.Reply{Status: 201, Header: http.Header{"Connection": {"X-Hop"}, "X-Hop": {"1"}, "Transfer-Encoding": {"gzip"}, "X-End": {"1"}}},
 			engine.Reply{Status: 201, Header: http.Header{"X-End": {"1"}, "Content-Length": {"0"}}}},
 		{"HEAD", engine.Reply{Status: 200, Header: http.Header{"Content-Length": {"1234"}}}, engine.Reply{Status: 200, Header: http.Header{"Content-Length": {"1234"}}}},
+		{"HEAD", engine.Reply{Status: 200, Body: []byte("12")}, engine.Reply{Status: 200, Header: http.Header{"Content-Length": {"2"}}}},
 		{"HEAD", engine.Reply{Status: 200}, engine.Reply{Status: 200}},
 	} {
 		replies <- tt.sent
