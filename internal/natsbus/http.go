@@ -71,8 +71,19 @@ func (in *intake) takeHTTP(m *nats.Msg) {
 	case slot != wire.Slot(class, token):
 		in.passOn(m, in.ns.HTTP(class, token))
 	default:
-		in.give(r, in.replyTo(m))
+		in.giveHTTP(r, in.replyTo(m))
 	}
+}
+
+func (in *intake) giveHTTP(r engine.Request, to string) {
+	r, done := in.callers.enter(r)
+	in.serve(r, func(reply engine.Reply, err error) {
+		done()
+		if err == nil {
+			reply.Body, err = formatHTTPReply(r.HTTP.Method, &reply)
+		}
+		in.answer(to, reply, err)
+	})
 }
 
 // parseHTTP reads an HTTP request out of a message.
