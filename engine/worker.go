@@ -259,7 +259,7 @@ func (w *Worker) listen(ep *epoch) (stop func(), err error) {
 		return func() {}, nil
 	}
 	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) {
-		w.submit(context.Background(), r, reply) // not the worker's life: who drains finishes what it has
+		w.submit(r.Context(), r, reply) // not the worker's life: who drains finishes what it has
 	})
 }
 
