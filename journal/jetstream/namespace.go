@@ -93,12 +93,16 @@ func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
 	if err != nil {
 		return Namespace{}, err
 	}
-	if err := s.openBucket(ctx, js, want); err != nil {
+	bucket, err := s.openBucket(ctx, js, want)
+	if err != nil {
 		return Namespace{}, err
 	}
 	ns, err := s.Find(ctx)
 	if errors.Is(err, journal.ErrNotFound) {
-		return s.create(ctx, js, want)
+		return s.create(ctx, js, want, bucket)
+	}
+	if err == nil {
+		err = compare(s.bucketConfig(ns.Replicas), bucket)
 	}
 	if err != nil {
 		return ns, err
@@ -173,7 +177,7 @@ func (s *Session) Find(ctx context.Context) (Namespace, error) {
 	return ns, nil
 }
 
-func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Settings) (Namespace, error) {
+func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Settings, bucket jetstream.StreamConfig) (Namespace, error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	ns := Namespace{Wire: wireVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC(),
@@ -182,9 +186,12 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 	if ns.Partitions < 1 || ns.Partitions > wire.Slots {
 		return ns, fmt.Errorf("%d partitions; want 1 to %d", ns.Partitions, wire.Slots)
 	}
+	if err := compare(s.bucketConfig(ns.Replicas), bucket); err != nil {
+		return ns, err
+	}
 	for _, cfg := range s.streamConfigs(ns) {
 		if _, err := js.CreateStream(ctx, cfg); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return ns, fmt.Errorf("make stream %s: %w", cfg.Name, err)
+			return ns, fmt.Errorf("make stream %s, of %d copies: %w", cfg.Name, ns.Replicas, err)
 		}
 		last, err := s.checkStream(ctx, js, cfg)
 		if err != nil {
@@ -283,7 +290,7 @@ func (s *Session) checkStream(ctx context.Context, js jetstream.JetStream, want 
 // findStream finds a stream and compares it with what it must be. If it is there with other settings there is both, the
 // stream and an error.
 func (s *Session) findStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
-	stream, err := js.Stream(ctx, want.Name)
+	stream, err := s.stream(ctx, js, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
 			"restore it from a backup, or use the right server; it is not made anew, since its objects would begin from nothing", want.Name, s.ns, journal.ErrMissing)
@@ -293,6 +300,35 @@ func (s *Session) findStream(ctx context.Context, js jetstream.JetStream, want j
 	}
 	info := stream.CachedInfo()
 	return info, compare(want, info.Config)
+}
+
+// Of a cluster a stream is missing, or has no leader that answers, only if that is so for a while.
+const (
+	missingAfter = 10 * time.Second
+	missingAgain = 50 * time.Millisecond
+	silentAfter  = 2 * time.Second
+)
+
+// stream finds a stream. A cluster also says that it is not there, or nothing, when its copies are still coming up: while
+// another worker makes it, and when all servers have just started.
+func (s *Session) stream(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
+	if s.main.ConnectedClusterName() == "" {
+		return js.Stream(ctx, name)
+	}
+	for deadline := time.Now().Add(missingAfter); ; {
+		trying, stop := context.WithTimeout(ctx, silentAfter)
+		stream, err := js.Stream(trying, name)
+		stop()
+		passes := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, context.DeadlineExceeded)
+		if !passes || ctx.Err() != nil || time.Now().After(deadline) {
+			return stream, err
+		}
+		select {
+		case <-time.After(missingAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // compare is a [SettingsError] if a stream is not what it must be.
@@ -361,25 +397,22 @@ func first(list []string) string {
 	return list[0]
 }
 
-// openBucket makes the bucket if it is not there.
-func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) error {
+// openBucket makes the bucket if it is not there, and returns what it is.
+func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) (have jetstream.StreamConfig, err error) {
 	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
 	stream, err := js.Stream(ctx, cfg.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if _, err = js.CreateStream(ctx, cfg); err == nil {
-			return nil
-		}
-		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
-		}
-		stream, err = js.Stream(ctx, cfg.Name)
+		stream, err = js.CreateStream(ctx, cfg)
+	}
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		stream, err = s.stream(ctx, js, cfg.Name)
 	}
 	if err != nil {
-		return fmt.Errorf("bucket %s: %w", s.ns.Bucket(), err)
+		return have, fmt.Errorf("make bucket %s, of %d copies: %w", s.ns.Bucket(), cfg.Replicas, err)
 	}
-	have := stream.CachedInfo().Config
+	have = stream.CachedInfo().Config
 	cfg.Replicas = have.Replicas // the key in it says how many, and is not read yet
-	return compare(cfg, have)
+	return have, compare(cfg, have)
 }
 
 // bucketConfig is what the bucket's stream must be. Its reads must come from the leader, so it has no direct gets.
