@@ -1,0 +1,61 @@
+package drill
+
+// Fault is a kind of [Finding]; the package's comment has them all.
+type Fault string
+
+// The faults.
+const (
+	Lost       Fault = "lost"
+	Twice      Fault = "applied twice"
+	OutOfOrder Fault = "out of order"
+	Unasked    Fault = "unasked"
+	State      Fault = "state"
+	Journal    Fault = "journal"
+)
+
+// Faults are all faults, in the order in which they are told.
+var Faults = []Fault{Lost, Twice, OutOfOrder, Unasked, State, Journal}
+
+// Finding is something that must not be.
+type Finding struct {
+	Fault  Fault  `json:"fault"`
+	Object string `json:"object,omitempty"` // class/name
+	Call   string `json:"call,omitempty"`   // the request's id
+	What   string `json:"what"`
+}
+
+// FindingsMax is how many findings are told; the numbers count all.
+const FindingsMax = 1000
+
+type findings struct {
+	count map[Fault]int
+	told  []Finding
+}
+
+func (f *findings) add(one Finding) {
+	if f.count == nil {
+		f.count = map[Fault]int{}
+	}
+	f.count[one.Fault]++
+	if len(f.told) < FindingsMax {
+		f.told = append(f.told, one)
+	}
+}
+
+// join adds all of another.
+func (f *findings) join(other *findings) {
+	for _, one := range other.told {
+		f.add(one)
+	}
+	for _, fault := range Faults { // those beyond what is told
+		told := 0
+		for _, one := range other.told {
+			if one.Fault == fault {
+				told++
+			}
+		}
+		if more := other.count[fault] - told; more > 0 {
+			f.count[fault] += more
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package drill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/journal"
+)
+
+// HTTP is calls through gateways, each on the one that answered last: another is taken where one does not answer. It does
+// not repeat; an [engine.Client] around it does.
+type HTTP struct {
+	urls   []string
+	client *http.Client
+	turn   atomic.Uint64 // of the gateways
+}
+
+var _ engine.Transport = (*HTTP)(nil)
+
+// NewHTTP makes a transport of gateways' URLs.
+func NewHTTP(urls []string, callers int) *HTTP {
+	t := &http.Transport{MaxIdleConnsPerHost: callers, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
+	return &HTTP{urls: urls, client: &http.Client{Transport: t}}
+}
+
+// Post implements [engine.Transport]: a drill has no messages.
+func (h *HTTP) Post(context.Context, engine.Request) (journal.Seq, error) {
+	return 0, engine.Errorf(engine.Invalid, "a drill sends no messages")
+}
+
+// Do implements [engine.Transport].
+func (h *HTTP) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
+	turn := h.turn.Load()
+	reply, err := h.try(ctx, h.urls[turn%uint64(len(h.urls))], r)
+	if e, ok := errors.AsType[*engine.Error](err); ok && !e.Remote && e.Retryable() {
+		h.turn.CompareAndSwap(turn, turn+1)
+	}
+	return reply, err
+}
+
+func (h *HTTP) try(ctx context.Context, base string, r engine.Request) (engine.Reply, error) {
+	at := strings.TrimSuffix(base, "/") + "/v1/objects/" + url.PathEscape(r.Class) + "/" + url.PathEscape(r.Name) + "/call/" + url.PathEscape(r.Method)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at, bytes.NewReader(r.Body))
+	if err != nil {
+		return engine.Reply{}, engine.Errorf(engine.Invalid, "%w", err)
+	}
+	header, err := r.Header()
+	if err != nil {
+		return engine.Reply{}, err
+	}
+	for name, values := range header {
+		if name != "Perdure-Wire" && name != "Perdure-Read" { // those of NATS alone
+			req.Header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	// Without this the transport would send it again by itself when a kept connection breaks, or not, by rules of its own.
+	req.GetBody = nil
+	resp, err := h.client.Do(req)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return engine.Reply{}, engine.Errorf(engine.Unavailable, "not sent: %w", err)
+	}
+	if err != nil {
+		return engine.Reply{}, engine.Errorf(engine.UnknownOutcome, "no answer: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, engine.BodyBytesMax+1))
+	if err != nil {
+		return engine.Reply{}, engine.Errorf(engine.UnknownOutcome, "half an answer: %w", err)
+	}
+	switch ours := strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json"); {
+	case resp.StatusCode != http.StatusOK && !ours:
+		return engine.Reply{}, engine.Errorf(engine.UnknownOutcome, "%s, and no word of a gateway", resp.Status)
+	case resp.StatusCode != http.StatusOK:
+		return engine.Reply{}, engine.ParseProblem(body)
+	}
+	version, _ := strconv.ParseUint(strings.Trim(resp.Header.Get("ETag"), `"`), 10, 64) // 0 is told apart
+	return engine.Reply{Status: http.StatusOK, Body: bytes.TrimSuffix(body, []byte("\n")), Version: journal.Version(version)}, nil
+}
