@@ -67,7 +67,7 @@ func TestTheTimelineHasTheLatenciesOfEachBucket(t *testing.T) {
 	for i := range 100 {
 		tl.answer(50*ms, time.Duration(i+1)*ms)
 	}
-	tl.at(60 * ms).Failures++
+	tl.at(60*ms).Failures++
 	tl.answer(310*ms, 7*ms)
 	tl.close()
 	want := []Bucket{{100, 1, 50 * ms, 99 * ms, 100 * ms}, {}, {}, {1, 0, 7 * ms, 7 * ms, 7 * ms}}
