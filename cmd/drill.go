@@ -223,7 +223,9 @@ func (a *app) runDrill(c *cobra.Command, f *drillFlags) (err error) {
 	if f.report != "" {
 		err = errors.Join(err, writeReport(f.report, result, about))
 	}
-	err = errors.Join(err, a.printDrilled(result))
+	if err == nil || result.Acknowledged > 0 {
+		err = errors.Join(err, a.printDrilled(result))
+	}
 	if err == nil && result.Verdict == drill.Failed {
 		return advise(errDrilled, "docs/drill.md says what each means; `perdure journal` and `perdure verify` show more")
 	}

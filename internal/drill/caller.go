@@ -20,8 +20,9 @@ func (d *drill) call(ctx context.Context, caller int) {
 	}
 	next := d.began.Add(interval * time.Duration(caller) / time.Duration(d.Callers)) // not all at once
 	for i := 0; until(ctx, next) && d.ask(ctx, mine[i%len(mine)]); i++ {
-		if next = next.Add(interval); next.Before(time.Now()) {
-			next = time.Now() // what was missed is not made up for
+		next = next.Add(interval)
+		if late := time.Since(next); late > interval && interval > 0 {
+			next = next.Add(late.Truncate(interval)) // what was missed is not made up for, and callers stay apart
 		}
 	}
 }

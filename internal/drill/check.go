@@ -30,7 +30,7 @@ func (d *drill) check(ctx context.Context) error {
 		return err
 	}
 	for pass := 1; ; pass++ {
-		read, err := d.read(ctx)
+		read, err := d.read(ctx, pass)
 		if err == nil && (read.audit.found.count[Lost] == 0 || pass == passes) {
 			d.shown(shown, read.audit)
 			d.result.checked(d.ledger, read, len(shown))
@@ -132,8 +132,9 @@ type reading struct {
 	before   int       // severe findings that are older than the drill
 }
 
-// read reads all partitions.
-func (d *drill) read(ctx context.Context) (r reading, err error) {
+// read reads all partitions. What is lost may be a stream that was put back and is shorter than it was at the begin: a
+// later pass reads all of it.
+func (d *drill) read(ctx context.Context, pass int) (r reading, err error) {
 	ctx, cancel := context.WithTimeout(ctx, servedWithin)
 	defer cancel()
 	s, err := d.Journal(ctx)
@@ -149,7 +150,11 @@ func (d *drill) read(ctx context.Context) (r reading, err error) {
 		}
 		r.epochs = append(r.epochs, epochs)
 		r.audit.Partition(epochs)
-		for m, err := range s.Log(p).Read(ctx, d.Namespace.JournalOf(d.Class), d.from[p]+1) {
+		from := d.from[p] + 1
+		if pass > 1 {
+			from = 1
+		}
+		for m, err := range s.Log(p).Read(ctx, d.Namespace.JournalOf(d.Class), from) {
 			if err == nil {
 				err = r.audit.Record(m)
 			}
