@@ -96,119 +96,122 @@ func (s *story) audit() (*Audit, findings) {
 	return a, all
 }
 
+// broken are stories that break one promise each, and what the audit must say.
+var broken = []struct {
+	name string
+	tell func(s *story)
+	want map[Fault]int
+}{
+	{"all is well", func(s *story) {
+		a, b, c := s.sent(), s.sent(), s.sent()
+		s.stores(b, a)
+		s.told(a, 2)
+		s.told(b, 1)
+		s.stores(c)
+		s.told(c, 3)
+	}, nil},
+	{"an acknowledged call is lost", func(s *story) {
+		a, b := s.sent(), s.sent()
+		s.stores(a)
+		s.told(a, 1)
+		s.told(b, 2)
+	}, map[Fault]int{Lost: 1}},
+	{"a lost one's place was taken by another", func(s *story) {
+		a, b := s.sent(), s.sent()
+		s.told(a, 1)
+		s.stores(b)
+		s.told(b, 1)
+	}, map[Fault]int{Lost: 1}},
+	{"a lost one's place was taken by a call that came later", func(s *story) {
+		a := s.sent()
+		s.told(a, 1)
+		b := s.sent()
+		s.stores(b)
+		s.told(b, 1)
+	}, map[Fault]int{Lost: 1, OutOfOrder: 1}},
+	{"a call is applied twice", func(s *story) {
+		a := s.sent()
+		s.stores(a)
+		s.stores(a)
+		s.told(a, 1)
+	}, map[Fault]int{Twice: 1}},
+	{"a call is applied twice in one record", func(s *story) {
+		a := s.sent()
+		s.stores(a, a)
+		s.told(a, 2)
+	}, map[Fault]int{Twice: 1, OutOfOrder: 1}},
+	{"a call is elsewhere than it was told", func(s *story) {
+		a, b := s.sent(), s.sent()
+		s.stores(a, b)
+		s.told(a, 2)
+		s.told(b, 1)
+	}, map[Fault]int{OutOfOrder: 2}},
+	{"a later call is told an earlier version", func(s *story) {
+		a, b := s.sent(), s.sent()
+		s.stores(a, b)
+		s.told(b, 2)
+		c := s.sent()
+		s.told(a, 1)
+		s.told(c, 1)
+	}, map[Fault]int{OutOfOrder: 1, Lost: 1}},
+	{"the count is not the version", func(s *story) {
+		a := s.sent()
+		s.stores(a)
+		s.ledger.Acknowledged(a, 1, "2", s.now)
+	}, map[Fault]int{OutOfOrder: 1}},
+	{"a version that cannot be", func(s *story) {
+		a := s.sent()
+		s.stores(a)
+		s.told(a, 9)
+	}, map[Fault]int{OutOfOrder: 1}},
+	{"a refused call is there", func(s *story) {
+		a := s.sent()
+		s.stores(a)
+		s.ledger.Refused(a, s.now)
+	}, map[Fault]int{Unasked: 1}},
+	{"a call that nobody took is there", func(s *story) {
+		a := s.sent()
+		s.stores(a)
+		s.ledger.Abandoned(a)
+	}, map[Fault]int{Unasked: 1}},
+	{"somebody else changed it", func(s *story) {
+		s.log = append(s.log, s.message(s.epochs[0], "theirs"))
+	}, map[Fault]int{Unasked: 1}},
+	{"a number that was never given", func(s *story) {
+		s.log = append(s.log, s.message(s.epochs[0], testRun+".1"))
+	}, map[Fault]int{Unasked: 1}},
+	{"what a former owner stores counts for nothing", func(s *story) {
+		a, b := s.sent(), s.sent()
+		s.stores(a)
+		s.told(a, 1)
+		s.epoch(2)
+		s.storesIn(s.epochs[0], b)
+		s.told(b, 2)
+	}, map[Fault]int{Lost: 1}},
+	{"a repeat after a former owner's record is right", func(s *story) {
+		a := s.sent()
+		s.epoch(2)
+		s.storesIn(s.epochs[0], a)
+		s.stores(a)
+		s.told(a, 1)
+	}, nil},
+	{"what is unknown may be there, once, or not", func(s *story) {
+		a, b := s.sent(), s.sent()
+		s.stores(a)
+		s.ledger.Unknown(a)
+		s.ledger.Unknown(b)
+	}, nil},
+	{"what is unknown is there twice", func(s *story) {
+		a := s.sent()
+		s.stores(a, a)
+		s.ledger.Unknown(a)
+	}, map[Fault]int{Twice: 1}},
+}
+
 // TestTheAuditFindsWhatIsWrong: each story breaks one promise, and is told by it alone.
 func TestTheAuditFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name string
-		tell func(s *story)
-		want map[Fault]int
-	}{
-		{"all is well", func(s *story) {
-			a, b, c := s.sent(), s.sent(), s.sent()
-			s.stores(b, a)
-			s.told(a, 2)
-			s.told(b, 1)
-			s.stores(c)
-			s.told(c, 3)
-		}, nil},
-		{"an acknowledged call is lost", func(s *story) {
-			a, b := s.sent(), s.sent()
-			s.stores(a)
-			s.told(a, 1)
-			s.told(b, 2)
-		}, map[Fault]int{Lost: 1}},
-		{"a lost one's place was taken by another", func(s *story) {
-			a, b := s.sent(), s.sent()
-			s.told(a, 1)
-			s.stores(b)
-			s.told(b, 1)
-		}, map[Fault]int{Lost: 1}},
-		{"a lost one's place was taken by a call that came later", func(s *story) {
-			a := s.sent()
-			s.told(a, 1)
-			b := s.sent()
-			s.stores(b)
-			s.told(b, 1)
-		}, map[Fault]int{Lost: 1, OutOfOrder: 1}},
-		{"a call is applied twice", func(s *story) {
-			a := s.sent()
-			s.stores(a)
-			s.stores(a)
-			s.told(a, 1)
-		}, map[Fault]int{Twice: 1}},
-		{"a call is applied twice in one record", func(s *story) {
-			a := s.sent()
-			s.stores(a, a)
-			s.told(a, 2)
-		}, map[Fault]int{Twice: 1, OutOfOrder: 1}},
-		{"a call is elsewhere than it was told", func(s *story) {
-			a, b := s.sent(), s.sent()
-			s.stores(a, b)
-			s.told(a, 2)
-			s.told(b, 1)
-		}, map[Fault]int{OutOfOrder: 2}},
-		{"a later call is told an earlier version", func(s *story) {
-			a, b := s.sent(), s.sent()
-			s.stores(a, b)
-			s.told(b, 2)
-			c := s.sent()
-			s.told(a, 1)
-			s.told(c, 1)
-		}, map[Fault]int{OutOfOrder: 1, Lost: 1}},
-		{"the count is not the version", func(s *story) {
-			a := s.sent()
-			s.stores(a)
-			s.ledger.Acknowledged(a, 1, "2", s.now)
-		}, map[Fault]int{OutOfOrder: 1}},
-		{"a version that cannot be", func(s *story) {
-			a := s.sent()
-			s.stores(a)
-			s.told(a, 9)
-		}, map[Fault]int{OutOfOrder: 1}},
-		{"a refused call is there", func(s *story) {
-			a := s.sent()
-			s.stores(a)
-			s.ledger.Refused(a, s.now)
-		}, map[Fault]int{Unasked: 1}},
-		{"a call that nobody took is there", func(s *story) {
-			a := s.sent()
-			s.stores(a)
-			s.ledger.Abandoned(a)
-		}, map[Fault]int{Unasked: 1}},
-		{"somebody else changed it", func(s *story) {
-			s.log = append(s.log, s.message(s.epochs[0], "theirs"))
-		}, map[Fault]int{Unasked: 1}},
-		{"a number that was never given", func(s *story) {
-			s.log = append(s.log, s.message(s.epochs[0], testRun+".1"))
-		}, map[Fault]int{Unasked: 1}},
-		{"what a former owner stores counts for nothing", func(s *story) {
-			a, b := s.sent(), s.sent()
-			s.stores(a)
-			s.told(a, 1)
-			s.epoch(2)
-			s.storesIn(s.epochs[0], b)
-			s.told(b, 2)
-		}, map[Fault]int{Lost: 1}},
-		{"a repeat after a former owner's record is right", func(s *story) {
-			a := s.sent()
-			s.epoch(2)
-			s.storesIn(s.epochs[0], a)
-			s.stores(a)
-			s.told(a, 1)
-		}, nil},
-		{"what is unknown may be there, once, or not", func(s *story) {
-			a, b := s.sent(), s.sent()
-			s.stores(a)
-			s.ledger.Unknown(a)
-			s.ledger.Unknown(b)
-		}, nil},
-		{"what is unknown is there twice", func(s *story) {
-			a := s.sent()
-			s.stores(a, a)
-			s.ledger.Unknown(a)
-		}, map[Fault]int{Twice: 1}},
-	} {
+	for _, test := range broken {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStory(t)
