@@ -79,7 +79,7 @@ type Disturbance struct {
 	Act        Act    `json:"act"`
 	Target     Target `json:"target"`
 	At         Millis `json:"at_ms"`
-	Long       Millis `json:"long_ms"`    // until it was to run again
+	Long       Millis `json:"long_ms"`    // until it was let run again
 	Back       Millis `json:"back_ms"`    // from At until all partitions had answered calls sent after the restart; 0: the load ended before
 	Partitions int    `json:"partitions"` // in which an epoch began before the next disturbance
 	Unanswered Spread `json:"unanswered"`
@@ -120,6 +120,11 @@ func (r *Result) Faulty() int {
 
 func (r *Result) disturbed(now time.Duration, s Step) {
 	r.Disturbances = append(r.Disturbances, &Disturbance{Act: s.Act, Target: s.Target, At: millis(now), Long: millis(s.Long), at: now})
+}
+
+// lasted notes how long the target of the last disturbance was down.
+func (r *Result) lasted(long time.Duration) {
+	r.Disturbances[len(r.Disturbances)-1].Long = millis(long)
 }
 
 // served notes when the last disturbance was over.

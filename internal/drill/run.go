@@ -156,6 +156,7 @@ func (d *drill) load(ctx context.Context) error {
 	disturbing.Go(func() { d.watch(watching) })
 	wg.Wait()
 	d.ended = d.now()
+	cancel() // callers may have ended by themselves
 	unwatch()
 	disturbing.Wait()
 	d.locked(func(now time.Duration) { d.ledger.Cut(now) })
@@ -204,14 +205,16 @@ func (d *drill) one(ctx, lasting context.Context, step Step, counterpart Act) (b
 		d.ledger.Cut(now)
 		d.result.disturbed(now, step)
 	})
-	if err := d.do(lasting, step.Act, step.Target); err != nil {
-		return 0, err
+	err = d.do(lasting, step.Act, step.Target)
+	if from := d.now(); err == nil {
+		until(ctx, time.Now().Add(step.Long))
+		d.result.lasted(d.now() - from)
 	}
-	until(ctx, time.Now().Add(step.Long))
-	if err := d.do(lasting, counterpart, step.Target); err != nil {
-		return 0, err
+	// Also if it failed: it may have been done all the same.
+	if err2 := d.do(lasting, counterpart, step.Target); err == nil {
+		err = err2
 	}
-	return d.now(), nil
+	return d.now(), err
 }
 
 func (d *drill) do(ctx context.Context, act Act, t Target) error {
