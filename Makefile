@@ -23,13 +23,20 @@ CUTS := 200
 HISTORIES := 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test race torture sim mutants soak bench gobench lint fmt check
+.PHONY: help run cluster cluster-stop test race torture sim mutants soak bench gobench lint fmt check
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start everything in one process; data in ./data
 	go run ./cmd/perdure dev $(ARGS)
+
+cluster: ## three NATS servers, two workers and two gateways as processes of this machine; data in ./data/cluster
+	go build -o bin/perdure ./cmd/perdure
+	bin/perdure cluster start $(ARGS)
+
+cluster-stop: ## end what make cluster started
+	bin/perdure cluster stop $(ARGS)
 
 test: ## vet and test everything, with the race detector where there is a C compiler
 	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")

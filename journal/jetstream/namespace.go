@@ -63,12 +63,16 @@ func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
 	if err != nil {
 		return Namespace{}, err
 	}
-	if err := s.openBucket(ctx, js, want); err != nil {
+	bucket, err := s.openBucket(ctx, js, want)
+	if err != nil {
 		return Namespace{}, err
 	}
 	ns, err := s.Find(ctx)
 	if errors.Is(err, journal.ErrNotFound) {
-		return s.create(ctx, js, want)
+		return s.create(ctx, js, want, bucket)
+	}
+	if err == nil {
+		err = compare(s.bucketConfig(ns.Replicas), bucket)
 	}
 	if err != nil {
 		return ns, err
@@ -143,7 +147,7 @@ func (s *Session) Find(ctx context.Context) (Namespace, error) {
 	return ns, nil
 }
 
-func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Settings) (Namespace, error) {
+func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Settings, bucket jetstream.StreamConfig) (Namespace, error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	ns := Namespace{Wire: wireVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC(),
@@ -152,9 +156,12 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 	if ns.Partitions < 1 || ns.Partitions > wire.Slots {
 		return ns, fmt.Errorf("%d partitions; want 1 to %d", ns.Partitions, wire.Slots)
 	}
+	if err := compare(s.bucketConfig(ns.Replicas), bucket); err != nil {
+		return ns, err
+	}
 	for _, cfg := range s.streamConfigs(ns) {
 		if _, err := js.CreateStream(ctx, cfg); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return ns, fmt.Errorf("make stream %s: %w", cfg.Name, err)
+			return ns, fmt.Errorf("make stream %s, of %d copies: %w", cfg.Name, ns.Replicas, err)
 		}
 		last, err := s.checkStream(ctx, js, cfg)
 		if err != nil {
@@ -331,23 +338,19 @@ func first(list []string) string {
 	return list[0]
 }
 
-// openBucket makes the bucket if it is not there.
-func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) error {
+// openBucket makes the bucket if it is not there, and returns what it is.
+func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) (have jetstream.StreamConfig, err error) {
 	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
-	_, err := js.CreateStream(ctx, cfg)
-	if err == nil {
-		return nil
+	stream, err := js.CreateStream(ctx, cfg)
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		stream, err = js.Stream(ctx, cfg.Name)
 	}
-	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
-	}
-	stream, err := js.Stream(ctx, cfg.Name)
 	if err != nil {
-		return fmt.Errorf("bucket %s: %w", s.ns.Bucket(), err)
+		return have, fmt.Errorf("make bucket %s, of %d copies: %w", s.ns.Bucket(), cfg.Replicas, err)
 	}
-	have := stream.CachedInfo().Config
+	have = stream.CachedInfo().Config
 	cfg.Replicas = have.Replicas // the key in it says how many, and is not read yet
-	return compare(cfg, have)
+	return have, compare(cfg, have)
 }
 
 // bucketConfig is what the bucket's stream must be. Its reads must come from the leader, so it has no direct gets.

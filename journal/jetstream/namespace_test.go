@@ -38,7 +38,7 @@ func TestLookingForANamespaceMakesNothing(t *testing.T) {
 	if _, err := js.Stream(t.Context(), "KV_"+s.ns.Bucket()); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("the bucket: %v", err)
 	}
-	if err := s.openBucket(t.Context(), js, Settings{}); err != nil {
+	if _, err := s.openBucket(t.Context(), js, Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Find(t.Context()); !errors.Is(err, journal.ErrNotFound) {
