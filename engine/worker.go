@@ -357,6 +357,12 @@ func (w *Worker) Ready() error {
 	return nil
 }
 
+// Owns tells whether the partition of an object is this worker's just now, so that a request for it is served here.
+func (w *Worker) Owns(class, name string) bool {
+	ep := w.epochs[wire.Partition(wire.Slot(class, wire.Escape(name)), w.cfg.Partitions)].Load()
+	return ep != nil && !ep.over.Load()
+}
+
 // know remembers how far a stream went, to compare when the partition is begun again.
 func (w *Worker) know(p int, life uint64, seq journal.Seq) {
 	w.mu.Lock()

@@ -48,11 +48,18 @@ func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slo
 			_ = s.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
 		}
 	}
-	for slot := partition; slot < wire.Slots; slot += partitions {
-		s, err := nc.QueueSubscribe(ns.SlotCalls(slot), queueGroup, in.take)
+	subscribe := func(subject string, take nats.MsgHandler) error {
+		s, err := nc.QueueSubscribe(subject, queueGroup, take)
 		if err == nil {
 			subs = append(subs, s)
 			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+		}
+		return err
+	}
+	for slot := partition; slot < wire.Slots; slot += partitions {
+		err := subscribe(ns.SlotCalls(slot), in.take)
+		if err == nil {
+			err = subscribe(ns.SlotHTTP(slot), in.takeHTTP)
 		}
 		if err != nil {
 			stop()
@@ -74,17 +81,23 @@ type intake struct {
 // take is called for every message, one at a time per slot.
 func (in *intake) take(m *nats.Msg) {
 	slot, class, token, method, _ := in.ns.SplitCall(m.Subject) // the subscription takes no other subjects
-	to := in.replyTo(m)
 	r, err := decode(class, token, method, m)
-	if err != nil {
-		in.fail(to, err)
-		return
+	switch {
+	case err != nil:
+		in.fail(in.replyTo(m), err)
+	case slot != wire.Slot(class, token):
+		in.passOn(m, in.ns.CallAt(class, token, method))
+	default:
+		in.give(r, in.replyTo(m))
 	}
-	if right := wire.Slot(class, token); right != slot {
-		in.passOn(m, right, class+"."+token+"."+method)
-		return
-	}
+}
+
+// give has a request served, and its answer sent.
+func (in *intake) give(r engine.Request, to string) {
 	in.serve(r, func(reply engine.Reply, err error) {
+		if err == nil && r.HTTP != nil {
+			reply.Body, err = formatHTTPReply(r.HTTP.Method, &reply)
+		}
 		if err != nil {
 			in.fail(to, err)
 		} else {
@@ -94,8 +107,7 @@ func (in *intake) take(m *nats.Msg) {
 }
 
 // passOn sends a request to the slot of its object, as it is.
-func (in *intake) passOn(m *nats.Msg, slot int, object string) {
-	subject := strings.TrimSuffix(in.ns.SlotCalls(slot), "*.*.*") + object
+func (in *intake) passOn(m *nats.Msg, subject string) {
 	if n := passedOn.Add(1); n&(n-1) == 0 { // the 1st, 2nd, 4th and so on: a stray caller is seen, a busy one fills no log
 		in.log.Warn("request passed on to its slot", "from", m.Subject, "to", subject, "count", n)
 	}
