@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/cluster"
 	"github.com/perdure/perdure/internal/drill"
 	"github.com/perdure/perdure/internal/natsbus"
 	"github.com/perdure/perdure/internal/wire"
@@ -27,7 +28,7 @@ import (
 
 // drillFlags are what `perdure drill` takes.
 type drillFlags struct {
-	local                                  int
+	local, servers, gateways               int
 	sync, report, body, prefix             string
 	urls, kill, targets                    []string
 	killBy, restartBy, pauseBy, continueBy string
@@ -37,6 +38,7 @@ type drillFlags struct {
 	long, every, down, pause               time.Duration
 	pauseOnly                              bool
 	seed                                   uint64
+	kinds                                  map[drill.Kind]bool
 	chosen                                 []drill.Target
 }
 
@@ -49,7 +51,8 @@ func (a *app) drill() *cobra.Command {
 every answer against the journal and the objects: what was acknowledged, what of it is lost, applied twice or out of order,
 and for how long objects did not answer.
 
---local 1 starts a system of its own in a temporary folder and kills that. A running system is disturbed only by commands
+--local 1 starts a perdure dev of its own in a temporary folder and kills that; --local 3 a cluster of three workers, with
+--servers and --gateways, each a process. A running system is disturbed only by commands
 that you give: {} in them is the name of one of the --target, and no shell reads them. Without targets it kills nothing: do
 it by hand. The objects, <prefix>0, <prefix>1 and so on, are there afterwards.
 
@@ -76,8 +79,10 @@ checked. Ctrl-C ends the load early; what was done is checked. docs/drill.md is 
 
 func (f *drillFlags) add(c *cobra.Command) {
 	flags := c.Flags()
-	flags.IntVar(&f.local, "local", 0, "start a system of its own with so many workers; 0: drill the one that runs")
-	flags.StringVar(&f.sync, "sync", "always", "of a system of its own: always, or how often the log is synced to disk")
+	flags.IntVar(&f.local, "local", 0, "start a system of its own: 1: perdure dev; more: a cluster with so many workers; 0: drill the one that runs")
+	flags.IntVar(&f.servers, "servers", 1, "of a cluster of its own: NATS servers, 1, 3 or 5")
+	flags.IntVar(&f.gateways, "gateways", 0, "of a cluster of its own: gateways, through which calls go then")
+	flags.StringVar(&f.sync, "sync", "always", "of --local 1: always, or how often the log is synced to disk")
 	flags.StringSliceVar(&f.urls, "url", nil, "call through these gateways, over HTTP; default: over NATS")
 	flags.StringSliceVar(&f.targets, "target", nil, "what may be killed, as KIND/NAME; the kinds are worker, server and gateway")
 	flags.StringVar(&f.killBy, "kill-command", "", "command that kills a target at once, as SIGKILL does")
@@ -104,6 +109,7 @@ func (f *drillFlags) add(c *cobra.Command) {
 
 // What a drill may take.
 const (
+	drillWorkersMax = 16
 	drillObjectsMax = 100_000
 	drillCallersMax = 10_000
 	drillWaitsMax   = 20_000_000 // objects times disturbances: each keeps four bytes
@@ -111,8 +117,14 @@ const (
 
 func (f *drillFlags) check(c *cobra.Command) (err error) {
 	switch set := c.Flags().Changed; {
-	case f.local < 0 || f.local > 1:
-		return usage(c, "--local is %d; this version starts 1, or 0 to drill the system that runs", f.local)
+	case f.local < 0 || f.local > drillWorkersMax:
+		return usage(c, "--local is %d; want 1 to %d workers, or 0 to drill the system that runs", f.local, drillWorkersMax)
+	case f.local < 2 && (set("servers") || set("gateways")):
+		return usage(c, "--servers and --gateways are for a cluster, which --local starts with 2 workers or more")
+	case f.local > 1 && set("sync"):
+		return usage(c, "--sync is for --local 1; the servers of a cluster sync always")
+	case f.servers != 1 && f.servers != 3 && f.servers != 5 || f.gateways < 0 || f.gateways > drillWorkersMax:
+		return usage(c, "--servers is %d, want 1, 3 or 5; --gateways is %d, want 0 to %d", f.servers, f.gateways, drillWorkersMax)
 	case f.local > 0 && (len(f.targets) > 0 || set("server") || set("context") || set("url")):
 		return usage(c, "--local starts a system of its own; --target, --url, --server and --context are for one that runs")
 	case f.local == 0 && set("sync"):
@@ -154,11 +166,11 @@ func (f *drillFlags) check(c *cobra.Command) (err error) {
 
 // choose finds the targets of the kinds that --kill names, and wants the commands that they need.
 func (f *drillFlags) choose(c *cobra.Command) error {
-	kinds := map[drill.Kind]bool{}
+	f.kinds = map[drill.Kind]bool{}
 	for _, name := range f.kill {
 		kind := drill.Kind(strings.TrimSuffix(name, "s"))
 		for _, k := range drill.Kinds {
-			kinds[k] = kinds[k] || name == "all" || k == kind
+			f.kinds[k] = f.kinds[k] || name == "all" || k == kind
 		}
 		if name != "all" && !slices.Contains(drill.Kinds, kind) {
 			return usage(c, "--kill is %q; want workers, servers, gateways or all, with commas between", name)
@@ -169,7 +181,7 @@ func (f *drillFlags) choose(c *cobra.Command) error {
 		if err != nil {
 			return usage(c, "--target: %v", err)
 		}
-		if kinds[t.Kind] {
+		if f.kinds[t.Kind] {
 			f.chosen = append(f.chosen, t)
 		}
 	}
@@ -252,16 +264,24 @@ func (a *app) drilled(ctx context.Context, f *drillFlags) (system drill.System, 
 	if err != nil {
 		return nil, nil, err
 	}
-	local, err := drill.NewLocal(program, dir, "--sync", f.sync)
+	local, err := f.own(program, dir)
 	if err == nil {
-		end = func() error { local.Stop(); return os.RemoveAll(dir) }
-		a.nats.server, a.nats.context = local.NATS(), ""
+		end = func() error { return errors.Join(local.Stop(), os.RemoveAll(dir)) }
+		a.nats.server, a.nats.context, f.urls = local.NATS(), "", local.HTTP()
 		err = local.Start(ctx)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, end(), os.RemoveAll(dir))
 	}
 	return local, end, nil
+}
+
+// own is a system of the drill's own: everything in one process, or a cluster.
+func (f *drillFlags) own(program, dir string) (drill.Own, error) {
+	if f.local == 1 {
+		return drill.NewLocal(program, dir, "--sync", f.sync)
+	}
+	return drill.NewCluster(cluster.Config{Dir: dir, Program: program, Servers: f.servers, Workers: f.local, Gateways: f.gateways}, f.kinds)
 }
 
 // drillConfig is a drill of the namespace that the connection leads to, without disturbances.

@@ -47,9 +47,6 @@ func NewLocal(program, dir string, args ...string) (*Local, error) {
 // NATS is where its server listens, and HTTP its gateway.
 func (l *Local) NATS() string { return "nats://" + l.nats }
 
-// HTTP is where its gateway listens.
-func (l *Local) HTTP() string { return "http://" + l.http }
-
 // Targets implements [System].
 func (l *Local) Targets() []Target { return []Target{{Worker, "dev"}} }
 
@@ -57,7 +54,7 @@ func (l *Local) Targets() []Target { return []Target{{Worker, "dev"}} }
 func (l *Local) Do(ctx context.Context, act Act, _ Target) error {
 	switch act {
 	case Kill:
-		l.Stop()
+		return l.Stop()
 	case Restart:
 		return l.Start(ctx)
 	case Pause:
@@ -91,7 +88,7 @@ func (l *Local) ready(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := probe(ctx, l.HTTP()+"/readyz")
+		err := probe(ctx, "http://"+l.http+"/readyz")
 		if err == nil {
 			return nil
 		}
@@ -101,7 +98,7 @@ func (l *Local) ready(ctx context.Context) error {
 		case <-l.ended:
 		case <-ctx.Done():
 		}
-		l.Stop()
+		_ = l.Stop() // it never fails
 		return fmt.Errorf("the system does not serve: %w\n%s", err, l.stderr.String())
 	}
 }
@@ -123,11 +120,14 @@ func probe(ctx context.Context, url string) error {
 }
 
 // Stop is SIGKILL, and waits until the process is gone.
-func (l *Local) Stop() {
-	if l.cmd == nil {
-		return
+func (l *Local) Stop() error {
+	if l.cmd != nil {
+		_ = l.cmd.Process.Kill() // it may have ended by itself
+		<-l.ended
+		l.cmd = nil
 	}
-	_ = l.cmd.Process.Kill() // it may have ended by itself
-	<-l.ended
-	l.cmd = nil
+	return nil
 }
+
+// HTTP implements [Own]: calls go to it over NATS.
+func (l *Local) HTTP() []string { return nil }
