@@ -33,24 +33,30 @@ func NewCluster(cfg cluster.Config, disturbed map[Kind]bool) (*Cluster, error) {
 func (c *Cluster) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
-	for _, list := range [][]*cluster.Process{c.cluster.Servers, c.cluster.Gateways} {
-		for _, p := range list {
+	for _, stage := range []struct {
+		list []*cluster.Process
+		wait func(context.Context, []*cluster.Process) error
+	}{{c.cluster.Servers, all}, {c.cluster.Workers, first}, {c.cluster.Gateways, all}} { // a gateway waits for a worker's namespace
+		for _, p := range stage.list {
 			if err := p.Start(); err != nil {
 				return err
 			}
 		}
-		for _, p := range list {
-			if err := p.Ready(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	for _, p := range c.cluster.Workers {
-		if err := p.Start(); err != nil {
+		if err := stage.wait(ctx, stage.list); err != nil {
 			return err
 		}
 	}
-	return first(ctx, c.cluster.Workers)
+	return nil
+}
+
+// all waits until all processes are ready.
+func all(ctx context.Context, list []*cluster.Process) error {
+	for _, p := range list {
+		if err := p.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // first waits for the first process that is ready; the error is why one is not, if none is.
