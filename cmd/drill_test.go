@@ -86,6 +86,23 @@ func TestADrillOfASystemOfItsOwn(t *testing.T) {
 	}
 }
 
+// TestADrillOfAClusterOfItsOwn kills its workers, one of which has everything or both a share.
+func TestADrillOfAClusterOfItsOwn(t *testing.T) {
+	t.Parallel()
+	r, _ := drilled(t, exitOK, "--local", "2", "--gateways", "1", "--for", "8s", "--every", "2s", "--down", "100ms", "--seed", "7", "--kill", "workers")
+	if r.Verdict != drill.Passed || r.Acknowledged == 0 || r.Partitions != clusterPartitions || len(r.Owners) < r.Partitions {
+		t.Errorf("%+v", r)
+	}
+	if len(r.Disturbances) == 0 {
+		t.Error("nothing was killed")
+	}
+	for i, d := range r.Disturbances {
+		if d.Target.Kind != drill.Worker || d.Unanswered.Of == 0 {
+			t.Errorf("disturbance %d: %+v", i, d)
+		}
+	}
+}
+
 // TestADrillDisturbsByCommandsThatItIsGiven a system that runs, through its gateway.
 func TestADrillDisturbsByCommandsThatItIsGiven(t *testing.T) {
 	t.Parallel()
@@ -243,7 +260,10 @@ func TestADrillSaysWhatIsWrong(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{"--local", "2"}, exitUsage, "--local is 2"},
+		{[]string{"--local", "99"}, exitUsage, "--local is 99"},
+		{[]string{"--local", "1", "--servers", "3"}, exitUsage, "--servers and --gateways are for a cluster"},
+		{[]string{"--local", "2", "--servers", "2"}, exitUsage, "--servers is 2"},
+		{[]string{"--local", "2", "--sync", "1s"}, exitUsage, "--sync is for --local 1"},
 		{[]string{"--local", "1", "--url", "http://a"}, exitUsage, "--local starts a system of its own"},
 		{[]string{"--sync", "always"}, exitUsage, "--sync is for a system that --local starts"},
 		{[]string{"--objects", "0"}, exitUsage, "--objects is 0"},

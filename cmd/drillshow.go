@@ -108,8 +108,11 @@ func (f *drillFlags) settings(c *cobra.Command, targets []drill.Target) []drill.
 		rate = fmt.Sprintf("at most %v calls/s", f.rate)
 	}
 	system := "one that ran"
-	if f.local > 0 {
+	switch {
+	case f.local == 1:
 		system = "perdure dev, started for the drill, --sync " + f.sync
+	case f.local > 1:
+		system = fmt.Sprintf("a cluster on one machine, started for the drill: %d servers, %d workers, %d gateways", f.servers, f.local, f.gateways)
 	}
 	return []drill.Row{
 		{What: "System", Value: system}, {What: "Calls", Value: f.class + " " + f.method + " " + f.body},
