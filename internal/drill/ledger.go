@@ -27,7 +27,8 @@ type Ledger struct {
 	unknown    int
 	told       int
 	calls      int
-	failures   int // of tries
+	failures   int           // of tries
+	done       time.Duration // when the last disturbance was
 }
 
 // account is one object of the drill.
@@ -61,12 +62,14 @@ type wait struct {
 type partition struct {
 	objects  int
 	answered time.Duration // when the latest call was sent that was answered; -1: none was
+	back     time.Duration // when the first call was answered that was sent after the disturbance was done; -1: none was
 }
 
 // window is the time from a disturbance to the next; the first one is before all disturbances.
 type window struct {
 	from, to time.Duration
-	waits    []uint32 // the longest time without answer of each object, in µs; notAsked
+	back     time.Duration // from then until all partitions had answered calls that were sent after it; 0: they did not
+	waits    []uint32      // the longest time without answer of each object, in µs; notAsked
 }
 
 const notAsked = 1<<32 - 1
@@ -85,7 +88,7 @@ func NewLedger(run string, counts bool, names []string, partitionOf func(object 
 	for i, name := range names {
 		p := partitionOf(i)
 		for len(l.partitions) <= p {
-			l.partitions = append(l.partitions, partition{answered: -1})
+			l.partitions = append(l.partitions, partition{answered: -1, back: -1})
 		}
 		l.partitions[p].objects++
 		l.objects = append(l.objects, &account{name: name, partition: p})
@@ -185,6 +188,9 @@ func (l *Ledger) answered(c Call, now time.Duration) {
 	o.wait.end(now)
 	p := &l.partitions[o.partition]
 	p.answered = max(p.answered, c.sent)
+	if p.back < 0 && c.sent >= l.done {
+		p.back = now
+	}
 	l.timeline.answer(now, now-c.sent)
 	l.latency.add(now - c.sent)
 }
@@ -201,11 +207,29 @@ func (l *Ledger) Cut(now time.Duration) {
 	if n := len(l.windows); n > 0 {
 		from = l.windows[n-1].to
 	}
-	w := window{from: from, to: now, waits: make([]uint32, len(l.objects))}
+	w := window{from: from, to: now, back: l.back(from), waits: make([]uint32, len(l.objects))}
 	for i, o := range l.objects {
 		w.waits[i] = o.wait.cut(now)
 	}
 	l.windows = append(l.windows, w)
+}
+
+// Done notes that a disturbance was done, the process gone: who answers what is sent from now on is another.
+func (l *Ledger) Done(now time.Duration) {
+	l.done = now
+	for i := range l.partitions {
+		l.partitions[i].back = -1
+	}
+}
+
+func (l *Ledger) back(from time.Duration) (took time.Duration) {
+	for _, p := range l.partitions {
+		if p.objects > 0 && p.back < 0 {
+			return 0
+		}
+		took = max(took, p.back-from)
+	}
+	return took
 }
 
 // cut is the longest time without answer of the window that ends now, and begins the next.

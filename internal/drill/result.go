@@ -80,7 +80,7 @@ type Disturbance struct {
 	Target     Target `json:"target"`
 	At         Millis `json:"at_ms"`
 	Long       Millis `json:"long_ms"`    // until it was let run again
-	Back       Millis `json:"back_ms"`    // from At until all partitions had answered calls sent after the restart; 0: the load ended before
+	Back       Millis `json:"back_ms"`    // from At until all partitions had answered calls sent after it was done; 0: the load ended before
 	Partitions int    `json:"partitions"` // in which an epoch began before the next disturbance
 	Unanswered Spread `json:"unanswered"`
 
@@ -125,12 +125,6 @@ func (r *Result) disturbed(now time.Duration, s Step) {
 // lasted notes how long the target of the last disturbance was down.
 func (r *Result) lasted(long time.Duration) {
 	r.Disturbances[len(r.Disturbances)-1].Long = millis(long)
-}
-
-// served notes when the last disturbance was over.
-func (r *Result) served(now time.Duration) {
-	d := r.Disturbances[len(r.Disturbances)-1]
-	d.Back = millis(now - d.at)
 }
 
 // load takes what the ledger has when the load has ended.
@@ -190,6 +184,7 @@ func (r *Result) disturbances(partitions [][]Epoch) {
 	var all []uint32
 	for i, d := range r.Disturbances {
 		w := r.windows[i+1]
+		d.Back = millis(w.back)
 		changed := map[int]bool{}
 		for p, epochs := range partitions {
 			for _, e := range epochs {

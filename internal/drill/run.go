@@ -207,6 +207,7 @@ func (d *drill) one(ctx, lasting context.Context, step Step, counterpart Act) (b
 	})
 	err = d.do(lasting, step.Act, step.Target)
 	if from := d.now(); err == nil {
+		d.locked(d.ledger.Done)
 		until(ctx, time.Now().Add(step.Long))
 		d.result.lasted(d.now() - from)
 	}
@@ -224,17 +225,13 @@ func (d *drill) do(ctx context.Context, act Act, t Target) error {
 	return d.System.Do(ctx, act, t)
 }
 
-// served waits until all partitions answer calls that were sent after a time: one thing is disturbed at a time.
+// served waits until all partitions answer calls that were sent after the restart: one thing is disturbed at a time.
 func (d *drill) served(ctx context.Context, after time.Duration) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		served := false
-		d.locked(func(now time.Duration) {
-			if served = d.ledger.Served(after); served {
-				d.result.served(now)
-			}
-		})
+		d.locked(func(time.Duration) { served = d.ledger.Served(after) })
 		if served {
 			return true
 		}
