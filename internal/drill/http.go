@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/http"
@@ -17,20 +18,23 @@ import (
 	"github.com/perdure/perdure/journal"
 )
 
-// HTTP is calls through gateways, each on the one that answered last: another is taken where one does not answer. It does
-// not repeat; an [engine.Client] around it does.
+// HTTP is calls through gateways, as a balancer has them: the objects are spread over them, and where one has not answered
+// another is taken for a while. It does not repeat; an [engine.Client] around it does.
 type HTTP struct {
 	urls   []string
+	failed []atomic.Int64 // when each last did, in ns
 	client *http.Client
-	turn   atomic.Uint64 // of the gateways
 }
+
+// avoidFor is for how long a gateway that did not answer is not asked, if another may be.
+const avoidFor = time.Second
 
 var _ engine.Transport = (*HTTP)(nil)
 
 // NewHTTP makes a transport of gateways' URLs.
 func NewHTTP(urls []string, callers int) *HTTP {
 	t := &http.Transport{MaxIdleConnsPerHost: callers, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
-	return &HTTP{urls: urls, client: &http.Client{Transport: t}}
+	return &HTTP{urls: urls, failed: make([]atomic.Int64, len(urls)), client: &http.Client{Transport: t}}
 }
 
 // Post implements [engine.Transport]: a drill has no messages.
@@ -40,12 +44,24 @@ func (h *HTTP) Post(context.Context, engine.Request) (journal.Seq, error) {
 
 // Do implements [engine.Transport].
 func (h *HTTP) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
-	turn := h.turn.Load()
-	reply, err := h.try(ctx, h.urls[turn%uint64(len(h.urls))], r)
+	g := h.choose(r.Name)
+	reply, err := h.try(ctx, h.urls[g], r)
 	if e, ok := errors.AsType[*engine.Error](err); ok && !e.Remote && e.Retryable() {
-		h.turn.CompareAndSwap(turn, turn+1)
+		h.failed[g].Store(time.Now().UnixNano())
 	}
 	return reply, err
+}
+
+// choose is the gateway for an object.
+func (h *HTTP) choose(name string) int {
+	first := int(crc32.ChecksumIEEE([]byte(name)) % uint32(len(h.urls)))
+	for i := range h.urls {
+		g := (first + i) % len(h.urls)
+		if time.Now().UnixNano()-h.failed[g].Load() > int64(avoidFor) {
+			return g
+		}
+	}
+	return first
 }
 
 func (h *HTTP) try(ctx context.Context, base string, r engine.Request) (engine.Reply, error) {
