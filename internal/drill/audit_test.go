@@ -79,8 +79,8 @@ func (s *story) message(e Epoch, ids ...string) journal.Message {
 	return journal.Message{Subject: testSubject, Seq: s.seq, Data: []byte(data), Header: journal.Header{wire.HeaderEpoch: e.Record.Epoch.String()}}
 }
 
-// audit is what the journal tells, and what the ledger knew before.
-func (s *story) audit() (*Audit, findings) {
+// audit is what the journal tells, and with what the ledger knew before it.
+func (s *story) audit() (*Audit, *Result) {
 	s.t.Helper()
 	a := NewAudit(s.ledger, func(int) string { return testSubject })
 	a.Partition(s.epochs)
@@ -90,10 +90,10 @@ func (s *story) audit() (*Audit, findings) {
 		}
 	}
 	a.End()
-	var all findings
-	all.join(&s.ledger.findings)
-	all.join(&a.found)
-	return a, all
+	r := &Result{}
+	r.found(&s.ledger.findings)
+	r.found(&a.found)
+	return a, r
 }
 
 // broken are stories that break one promise each, and what the audit must say.
@@ -216,11 +216,15 @@ func TestTheAuditFindsWhatIsWrong(t *testing.T) {
 			t.Parallel()
 			s := newStory(t)
 			test.tell(s)
-			_, found := s.audit()
-			for _, fault := range Faults {
-				if found.count[fault] != test.want[fault] {
-					t.Errorf("%s: %d, want %d: %+v", fault, found.count[fault], test.want[fault], found.told)
+			_, r := s.audit()
+			sum := 0
+			for _, n := range r.tallies() {
+				if sum += n.N; n.N != test.want[n.Fault] {
+					t.Errorf("%s: %d, want %d: %+v", n.Fault, n.N, test.want[n.Fault], r.Findings)
 				}
+			}
+			if r.Faulty() != sum || len(r.Findings) != sum {
+				t.Errorf("%d faults, %d findings; want %d", r.Faulty(), len(r.Findings), sum)
 			}
 		})
 	}
@@ -238,7 +242,7 @@ func TestUnknownCallsAreTold(t *testing.T) {
 	}
 }
 
-// TestFindingsAreCountedBeyondThoseThatAreTold, and those of two lists together.
+// TestFindingsAreCountedBeyondThoseThatAreTold, and those of ledger and audit together.
 func TestFindingsAreCountedBeyondThoseThatAreTold(t *testing.T) {
 	t.Parallel()
 	var one, other findings
@@ -246,9 +250,11 @@ func TestFindingsAreCountedBeyondThoseThatAreTold(t *testing.T) {
 		one.add(Finding{Fault: Lost})
 	}
 	other.add(Finding{Fault: Twice})
-	other.join(&one)
-	if other.count[Lost] != FindingsMax+5 || other.count[Twice] != 1 || len(other.told) != FindingsMax {
-		t.Errorf("%v, %d told", other.count, len(other.told))
+	var r Result
+	r.found(&other)
+	r.found(&one)
+	if r.Lost != FindingsMax+5 || r.Twice != 1 || len(r.Findings) != FindingsMax {
+		t.Errorf("%d lost, %d twice, %d told", r.Lost, r.Twice, len(r.Findings))
 	}
 }
 

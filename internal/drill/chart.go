@@ -44,7 +44,7 @@ func (r *Result) Chart() template.HTML {
 	height := c.y + axisHeight
 	c.axis()
 	head := fmt.Sprintf(`<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="Time line: answers, failed tries, latency, and the owner of each partition">`, chartWidth, height)
-	return template.HTML(head + c.disturbances(r.Disturbances) + c.String() + "</svg>") //nolint:gosec // all that is drawn is numbers, or escaped
+	return template.HTML(head + c.disturbances(r.Disturbances) + c.String() + "</svg>") // all that is drawn is numbers, or escaped
 }
 
 // columns joins buckets so that they can be drawn, and says how long one is.

@@ -41,21 +41,3 @@ func (f *findings) add(one Finding) {
 		f.told = append(f.told, one)
 	}
 }
-
-// join adds all of another.
-func (f *findings) join(other *findings) {
-	for _, one := range other.told {
-		f.add(one)
-	}
-	for _, fault := range Faults { // those beyond what is told
-		told := 0
-		for _, one := range other.told {
-			if one.Fault == fault {
-				told++
-			}
-		}
-		if more := other.count[fault] - told; more > 0 {
-			f.count[fault] += more
-		}
-	}
-}
