@@ -13,9 +13,6 @@ const (
 	Journal    Fault = "journal"
 )
 
-// Faults are all faults, in the order in which they are told.
-var Faults = []Fault{Lost, Twice, OutOfOrder, Unasked, State, Journal}
-
 // Finding is something that must not be.
 type Finding struct {
 	Fault  Fault  `json:"fault"`
