@@ -123,7 +123,7 @@ func patiently(ctx context.Context, log *slog.Logger, try func(context.Context) 
 		if err == nil || ctx.Err() != nil || !passes(err) {
 			return err
 		}
-		log.Warn("not ready yet", "err", err, "again in", wait)
+		log.Warn("not ready yet", "err", err, "wait", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

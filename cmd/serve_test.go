@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -73,6 +74,7 @@ type counting struct {
 	t       *testing.T
 	p       *process
 	acked   [countedObjects]atomic.Int64
+	longest atomic.Int64 // nanoseconds that an increment took
 	ctx     context.Context
 	end     context.CancelFunc
 	callers sync.WaitGroup
@@ -87,10 +89,14 @@ func count(t *testing.T, p *process) *counting {
 		c.callers.Go(func() {
 			for c.ctx.Err() == nil {
 				// Not the load's context: what has begun is waited for, so that each increment has an outcome.
+				began := time.Now()
 				status, _, body, err := p.send(t.Context(), "POST", fmt.Sprintf("/v1/objects/counter/c%d/call/increment", i), "")
 				if err != nil || status != 200 || strings.TrimSpace(body) != fmt.Sprint(c.acked[i].Add(1)) {
 					t.Errorf("increment %d of c%d: %d %s, %v", c.acked[i].Load(), i, status, body, err)
 					return
+				}
+				for took := int64(time.Since(began)); took > c.longest.Load(); {
+					c.longest.CompareAndSwap(c.longest.Load(), took)
 				}
 			}
 		})
@@ -149,6 +155,7 @@ func TestCallersSeeNoErrorWhenAWorkerEnds(t *testing.T) {
 			}
 			inside.ready()
 			outside.check()
+			t.Logf("no increment took longer than %v", time.Duration(outside.longest.Load()).Round(time.Millisecond))
 			if got := inside.want(200, "POST", "/v1/objects/counter/c0/call/value", ""); got != fmt.Sprint(outside.acked[0].Load()) {
 				t.Errorf("through the gateway beside a worker c0 is %s after %d", got, outside.acked[0].Load())
 			}
@@ -159,8 +166,17 @@ func TestCallersSeeNoErrorWhenAWorkerEnds(t *testing.T) {
 func TestWorkersWaitForTheirServer(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	early, gateway := f.prepare("serve"), f.start("gateway")
+	early := f.prepare("serve")
+	nobody, err := net.Listen("tcp", f.nats)
+	must(t, err)
 	early.start()
+	for range 2 { // the second time it has tried once
+		c, err := nobody.Accept()
+		must(t, err)
+		must(t, c.Close())
+	}
+	must(t, nobody.Close())
+	gateway := f.start("gateway")
 	if status, _, body, err := gateway.send(t.Context(), "GET", "/readyz", ""); err != nil || status != 503 {
 		t.Errorf("a gateway without a server is ready: %d %s, %v", status, body, err)
 	}

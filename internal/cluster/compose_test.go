@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -146,6 +147,31 @@ func TestComposeServersAreOneCluster(t *testing.T) {
 		stored := func(v string) bool { return v == name+":"+s.Environment["NATS_STORE"] }
 		if !slices.ContainsFunc(s.Volumes, stored) {
 			t.Errorf("%s: %v do not keep %s", name, s.Volumes, s.Environment["NATS_STORE"])
+		}
+	}
+}
+func TestComposeCommandsAreThoseOfTheProgram(t *testing.T) {
+	t.Parallel()
+	c := readCompose(t)
+	path := must[string](t)(program())
+	for name, s := range c.Services {
+		if s.Build.Dockerfile == "" {
+			continue
+		}
+		_ = must[os.FileInfo](t)(os.Stat(filepath.Join(root, s.Build.Context, s.Build.Dockerfile)))
+		for server := range c.kind("nats") {
+			if _, waits := s.DependsOn[server]; !waits || !strings.Contains(s.Environment["NATS_URL"], "nats://"+server+":4222") {
+				t.Errorf("%s does not know %s, or does not wait for it", name, server)
+			}
+		}
+		out, err := exec.Command(path, s.Command[0], "--help").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "perdure "+s.Command[0]) {
+			t.Fatalf("%s: perdure %s: %v\n%s", name, s.Command[0], err, out)
+		}
+		for _, arg := range s.Command[1:] {
+			if strings.HasPrefix(arg, "--") && !strings.Contains(string(out), arg+" ") {
+				t.Errorf("%s: perdure %s has no %s", name, s.Command[0], arg)
+			}
 		}
 	}
 }

@@ -37,21 +37,18 @@ func PassedOn() uint64 { return passedOn.Load() }
 // its second argument once, from any goroutine. When it returns the server knows of it. A request that cannot be
 // understood is refused without serve. One without a reply subject runs, and its answer is dropped.
 //
-// stop ends it all at once and does not wait: what the server had handed over and serve has not seen is dropped, without
-// an answer, and serve may be running still. Answers to what serve was given go out after stop as before.
+// stop ends the intake and loses nothing: what the server had handed over is given to serve, and what comes later has no
+// responders. It returns then, or after 2 s if the server does not answer. Answers to what serve was given go out after stop as
+// before.
 func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slog.Logger,
 	serve func(engine.Request, func(engine.Reply, error))) (stop func(), err error) {
 	in := &intake{answers{nc, ns, log}, serve}
-	var subs []*nats.Subscription
-	stop = func() {
-		for _, s := range subs {
-			_ = s.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
-		}
-	}
+	subs := &drained{nc: nc}
+	stop = subs.stop
 	subscribe := func(subject string, take nats.MsgHandler) error {
 		s, err := nc.QueueSubscribe(subject, queueGroup, take)
 		if err == nil {
-			subs = append(subs, s)
+			subs.add(s)
 			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
 		}
 		return err

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,5 +241,56 @@ func TestALogGoesOnWhenItsLeaderIsGone(t *testing.T) {
 	}
 	if _, last, err := other.Log(0).Range(ctx); err != nil || last != 102 {
 		t.Errorf("the end is %d, %v", last, err)
+	}
+}
+
+// TestWhatIsStillComingUpIsNotMissing: workers that make one namespace side by side, and one that opens it while all servers
+// start. That a stream of it were missing would end a worker.
+func TestWhatIsStillComingUpIsNotMissing(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i := range c.servers {
+		c.start(i)
+	}
+	c.leader()
+	settings := Settings{Partitions: 16, Replicas: 3}
+	open := func() []string {
+		ids := make([]string, len(c.servers))
+		var wg sync.WaitGroup
+		for i := range c.servers {
+			wg.Go(func() {
+				for ids[i] == "" && t.Context().Err() == nil { // until the servers are there
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+					s, err := Dial(ctx, Config{Options: []nats.Option{nats.InProcessServer(c.servers[i])}})
+					if err == nil {
+						var ns Namespace
+						ns, err = s.Open(ctx, settings)
+						ids[i] = ns.ID
+						s.Close()
+					}
+					cancel()
+					if err != nil {
+						ids[i] = ""
+					}
+					if errors.Is(err, journal.ErrMissing) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return ids
+	}
+	made := open()
+	for i := range c.servers {
+		c.stop(i)
+	}
+	for i := range c.servers {
+		c.start(i)
+	}
+	made = append(made, open()...)
+	if len(slices.Compact(made)) != 1 || made[0] == "" {
+		t.Errorf("namespaces %q", made)
 	}
 }

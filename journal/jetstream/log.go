@@ -62,7 +62,7 @@ func (l *log) Purge(ctx context.Context, subject string, before journal.Seq) err
 	if before <= 1 {
 		return nil // the server takes 0 and 1 for "all"
 	}
-	if err := l.ask(ctx, "STREAM.PURGE."+l.name, map[string]any{"filter": subject, "seq": before}, nil); err != nil {
+	if err := l.askOnce(ctx, "STREAM.PURGE."+l.name, map[string]any{"filter": subject, "seq": before}, nil); err != nil {
 		return fmt.Errorf("stream %s: purge %s: %w", l.name, subject, err)
 	}
 	return nil

@@ -290,7 +290,7 @@ func (s *Session) checkStream(ctx context.Context, js jetstream.JetStream, want 
 // findStream finds a stream and compares it with what it must be. If it is there with other settings there is both, the
 // stream and an error.
 func (s *Session) findStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
-	stream, err := js.Stream(ctx, want.Name)
+	stream, err := s.stream(ctx, js, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("stream %s of namespace %q: %w; it was there when the namespace was made, so either the server lost it, or this is another server: "+
 			"restore it from a backup, or use the right server; it is not made anew, since its objects would begin from nothing", want.Name, s.ns, journal.ErrMissing)
@@ -300,6 +300,28 @@ func (s *Session) findStream(ctx context.Context, js jetstream.JetStream, want j
 	}
 	info := stream.CachedInfo()
 	return info, compare(want, info.Config)
+}
+
+// Of a cluster a stream is missing only if it says so for a while.
+const (
+	missingAfter = 10 * time.Second
+	missingAgain = 50 * time.Millisecond
+)
+
+// stream finds a stream. A cluster also says that it is not there when its copies are still coming up: while another worker
+// makes it, and when all servers have just started.
+func (s *Session) stream(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
+	for deadline := time.Now().Add(missingAfter); ; {
+		stream, err := js.Stream(ctx, name)
+		if !errors.Is(err, jetstream.ErrStreamNotFound) || s.main.ConnectedClusterName() == "" || time.Now().After(deadline) {
+			return stream, err
+		}
+		select {
+		case <-time.After(missingAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // compare is a [SettingsError] if a stream is not what it must be.
@@ -371,9 +393,12 @@ func first(list []string) string {
 // openBucket makes the bucket if it is not there, and returns what it is.
 func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) (have jetstream.StreamConfig, err error) {
 	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
-	stream, err := js.CreateStream(ctx, cfg)
+	stream, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = js.CreateStream(ctx, cfg)
+	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		stream, err = js.Stream(ctx, cfg.Name)
+		stream, err = s.stream(ctx, js, cfg.Name)
 	}
 	if err != nil {
 		return have, fmt.Errorf("make bucket %s, of %d copies: %w", s.ns.Bucket(), cfg.Replicas, err)

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 
 	"github.com/nats-io/nats.go"
@@ -28,11 +29,12 @@ func Passing(err error) bool {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		return false
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
+	_, network := errors.AsType[*net.OpError](err)
+	if _, unresolved := errors.AsType[*net.DNSError](err); network || unresolved {
 		return true
 	}
 	for _, passing := range []error{nats.ErrNoServers, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrConnectionClosed, nats.ErrDisconnected,
-		nats.ErrStaleConnection, nats.ErrNoInfoReceived, jetstream.ErrNoStreamResponse, context.DeadlineExceeded} {
+		nats.ErrStaleConnection, nats.ErrNoInfoReceived, io.EOF, jetstream.ErrNoStreamResponse, context.DeadlineExceeded} {
 		if errors.Is(err, passing) {
 			return true
 		}

@@ -179,8 +179,26 @@ func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, apiTimeout)
 }
 
-// ask sends a question to $JS.API and reads the answer into out.
+// askAgain is after how long a question is asked again for the first time; then it takes twice as long each time.
+const askAgain = 500 * time.Millisecond
+
+// ask sends a question to $JS.API that changes nothing, and reads the answer into out. Only a leader answers, and a stream
+// whose leader has just died has none for some seconds: what was asked then is never answered, so it is asked again.
 func (a api) ask(ctx context.Context, subject string, question, out any) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	for wait := askAgain; ; wait *= 2 {
+		trying, stop := context.WithTimeout(ctx, wait)
+		err := a.askOnce(trying, subject, question, out)
+		stop()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// askOnce is ask, once.
+func (a api) askOnce(ctx context.Context, subject string, question, out any) error {
 	var body []byte
 	if question != nil {
 		var err error

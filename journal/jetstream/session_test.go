@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,4 +117,33 @@ func TestADeletedKeyIsAbsentAtTheRevisionOfItsDeletion(t *testing.T) {
 		t.Errorf("made anew over its deletion: %v", err)
 	}
 	must[journal.Seq](t)(s.Meta().Put(t.Context(), "worker.a", nil, rev))
+}
+
+// TestAQuestionThatNobodyAnsweredIsAskedAgain: a stream has no leader for a while when its leader has died.
+func TestAQuestionThatNobodyAnsweredIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	silent := must[*server.Server](t)(server.NewServer(&server.Options{DontListen: true, NoSigs: true, NoLog: true}))
+	silent.Start()
+	t.Cleanup(silent.Shutdown)
+	s := must[*Session](t)(Dial(t.Context(), Config{Options: []nats.Option{nats.InProcessServer(silent)}}))
+	t.Cleanup(s.Close)
+	asked := 0
+	_ = must[*nats.Subscription](t)(s.Conn().Subscribe("$JS.API.STREAM.INFO.objects-0", func(m *nats.Msg) {
+		if asked++; asked == 3 {
+			_ = m.Respond([]byte(`{"state":{"first_seq":2,"last_seq":7}}`))
+		}
+	}))
+	if first, last, err := s.Log(0).Range(t.Context()); first != 2 || last != 7 || err != nil {
+		t.Errorf("%d to %d, %v", first, last, err)
+	}
+	var purged atomic.Int64
+	_ = must[*nats.Subscription](t)(s.Conn().Subscribe("$JS.API.STREAM.PURGE.objects-0", func(*nats.Msg) { purged.Add(1) }))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.Log(0).Purge(ctx, "objects.fence.0", 9); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	if n := purged.Load(); n != 1 {
+		t.Errorf("a purge was asked for %d times", n)
+	}
 }
