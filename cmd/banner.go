@@ -21,12 +21,12 @@ import (
 func (d *dev) banner(w io.Writer) {
 	http, natsURL := reachable(d.http.Addr().String()), "nats://"+reachable(strings.TrimPrefix(d.server.URL(), "nats://"))
 	sync := "every record before it is acknowledged"
-	if d.flags.sync != "always" {
-		sync = "every " + d.flags.sync
+	if d.sync != "always" {
+		sync = "every " + d.sync
 	}
-	data, err := filepath.Abs(d.flags.data)
+	data, err := filepath.Abs(d.data)
 	if err != nil {
-		data = d.flags.data
+		data = d.data
 	}
 	fmt.Fprintf(w, "perdure %s, %s\n", Version, runtime.Version())
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)

@@ -109,6 +109,10 @@ func (f *natsFlags) dial(more ...nats.Option) (*nats.Conn, error) {
 		where = cmp.Or(f.context, "the selected context, or "+nats.DefaultURL)
 		nc, _, err = natscontext.Connect(f.context, options...)
 	}
+	if errors.Is(err, nats.ErrAuthorization) {
+		return nil, advise(fmt.Errorf("no connection to NATS at %s: %w", where, err),
+			"say who you are with --creds, --nkey, --user and --password, or --context")
+	}
 	if err != nil {
 		return nil, advise(fmt.Errorf("no connection to NATS at %s: %w", where, err),
 			"start one with `perdure dev`, or say where it is with --server or --context")

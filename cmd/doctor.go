@@ -110,11 +110,11 @@ func addFinding(table *rows, f doctor.Finding) {
 }
 
 // report is what is told of the worker and of where it runs.
-func (d *dev) report() doctor.Report {
-	h := &doctor.Host{Version: Version, Now: time.Now(), Sync: d.flags.sync}
-	if f, err := doctor.ReadFolder(d.flags.data); err == nil { // else it is not seen
-		f.Reserve = reserveOf(f.Total, d.flags.reserveMin)
+func (n *node) report() doctor.Report {
+	h := &doctor.Host{Version: Version, Now: time.Now(), Sync: n.syncs}
+	if f, err := doctor.ReadFolder(n.data); err == nil { // else it is not seen
+		f.Reserve = reserveOf(f.Total, n.reserveMin)
 		h.Folder = f
 	}
-	return doctor.Report{Status: d.worker.Status(), Host: h}
+	return doctor.Report{Status: n.worker.Status(), Host: h}
 }

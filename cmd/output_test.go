@@ -57,18 +57,18 @@ func TestWhatTheBannerSuggestsFitsWhatIsServed(t *testing.T) {
 		url  string
 		want []string
 	}{
-		"the examples": {dev{ns: "objects", classes: []engine.AnyClass{tally.Tallies, counter.Counters}}, "nats://127.0.0.1:4222", []string{
+		"the examples": {dev{node: node{ns: "objects", classes: []engine.AnyClass{tally.Tallies, counter.Counters}}}, "nats://127.0.0.1:4222", []string{
 			"curl -X POST h:1/counter/checkout-cart-99",
 			`nats req objects.call.counter.checkout-cart-99.increment '{"by":2}'`,
 			"perdure journal counter/checkout-cart-99",
 		}},
-		"other places": {dev{ns: "shop", classes: []engine.AnyClass{counter.Counters}}, "nats://127.0.0.1:5", []string{
+		"other places": {dev{node: node{ns: "shop", classes: []engine.AnyClass{counter.Counters}}}, "nats://127.0.0.1:5", []string{
 			"curl -X POST h:1/counter/checkout-cart-99",
 			`nats req -s nats://127.0.0.1:5 shop.call.counter.checkout-cart-99.increment '{"by":2}'`,
 			"perdure journal -s nats://127.0.0.1:5 --namespace shop counter/checkout-cart-99",
 		}},
-		"other classes": {dev{ns: "objects", classes: []engine.AnyClass{cart.Carts}}, "nats://127.0.0.1:4222", []string{"curl h:1/cart/checkout-cart-99", "perdure classes"}},
-		"no class":      {dev{ns: "objects"}, "nats://127.0.0.1:4222", nil},
+		"other classes": {dev{node: node{ns: "objects", classes: []engine.AnyClass{cart.Carts}}}, "nats://127.0.0.1:4222", []string{"curl h:1/cart/checkout-cart-99", "perdure classes"}},
+		"no class":      {dev{node: node{ns: "objects"}}, "nats://127.0.0.1:4222", nil},
 	} {
 		if diff := cmp.Diff(test.want, test.d.tryNext("h:1", test.url)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

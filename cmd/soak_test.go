@@ -53,15 +53,15 @@ func TestSoak(t *testing.T) {
 	before := takeStock("")
 	s.start()
 	<-time.After(time.Second) // the consumers of the inbox are made
-	s.base = takeStock(s.d.flags.data)
+	s.base = takeStock(s.d.data)
 	s.print("ready", s.base)
 	s.churn()
 	s.idle()
 	s.checkSizes()
 	s.checkCounts()
 	s.stop()
-	eventually(t, func() bool { return takeStock(s.d.flags.data).noMoreThan(before) })
-	s.print("stopped", takeStock(s.d.flags.data))
+	eventually(t, func() bool { return takeStock(s.d.data).noMoreThan(before) })
+	s.print("stopped", takeStock(s.d.data))
 }
 
 const (
@@ -135,7 +135,7 @@ func (s *soak) print(when string, now stock) {
 }
 
 func (s *soak) sizes() (nats, snapshots int64) {
-	return folderBytes(filepath.Join(s.d.flags.data, "nats")), folderBytes(filepath.Join(s.d.flags.data, "snapshots"))
+	return folderBytes(filepath.Join(s.d.data, "nats")), folderBytes(filepath.Join(s.d.data, "snapshots"))
 }
 
 func folderBytes(dir string) (n int64) {
@@ -155,19 +155,22 @@ func (s *soak) start() {
 	t := s.t
 	counters, tallies := counter.Counters, tally.Tallies
 	counters.Limits.Idle, tallies.Limits.Idle = time.Second, time.Second
-	d := &dev{flags: devFlags{data: filepath.Join(t.TempDir(), "data"), memoryMB: s.memoryMB, sync: "always", partitions: 4, natsListen: "127.0.0.1:0"},
-		ns: wire.DefaultNamespace, classes: []engine.AnyClass{counters, tallies}, log: slog.New(slog.DiscardHandler), failed: make(chan error, 1)}
+	d := &dev{devFlags: devFlags{sync: "always", natsListen: "127.0.0.1:0"}, node: node{alone: true,
+		nodeFlags: nodeFlags{data: filepath.Join(t.TempDir(), "data"), memoryMB: s.memoryMB}, want: jetstream.Settings{Partitions: 4},
+		ns: wire.DefaultNamespace, classes: []engine.AnyClass{counters, tallies}, log: slog.New(slog.DiscardHandler), failed: make(chan error, 1)}}
+	d.dial = d.inProcess
 	s.d = d
 	must(t, d.startServer(serverSyncInterval))
 	must(t, d.openNamespace(t.Context()))
 	must(t, d.startSync(t.Context()))
+	d.waitForDisk()
 	var err error
-	d.store, err = pebblestore.Open(filepath.Join(d.flags.data, "snapshots"), pebblestore.Options{Namespace: d.kept.ID, Logger: d.log})
+	d.store, err = pebblestore.Open(filepath.Join(d.data, "snapshots"), pebblestore.Options{Namespace: d.kept.ID, Logger: d.log})
 	must(t, err)
 	d.metrics = gateway.NewMetrics(Version)
 	posts, err := nats.Connect("", d.server.InProcess())
 	must(t, err)
-	d.posts = natsbus.NewClient(posts, d.ns)
+	d.bus = natsbus.NewClient(posts, d.ns)
 	cfg := d.config("w")
 	cfg.LeaseTerm = 10 * time.Second // the machine may be busy
 	listening, listen := atomic.Int64{}, cfg.Listen
@@ -176,7 +179,7 @@ func (s *soak) start() {
 		return listen(js, p, serve)
 	}
 	cfg.Connect = func(ctx context.Context) (journal.Session, error) {
-		session, err := d.dial(ctx, d.ns)
+		session, err := d.session(ctx, d.ns)
 		if err == nil {
 			s.mu.Lock()
 			s.sessions = append(s.sessions[len(s.sessions):], session)
@@ -231,7 +234,7 @@ func (s *soak) churn() {
 	defer tick.Stop()
 	for n := 1; time.Since(s.began) < s.length || min(s.repeats.Load(), s.left.Load(), s.anew.Load()) == 0; n++ {
 		<-tick.C
-		now := takeStock(s.d.flags.data)
+		now := takeStock(s.d.data)
 		s.peak.live, s.peak.goroutines, s.peak.files = max(s.peak.live, now.live), max(s.peak.goroutines, now.goroutines), max(s.peak.files, now.files+now.inside)
 		s.print(time.Since(s.began).Round(time.Second).String(), now)
 		if n%3 == 2 {
@@ -401,7 +404,7 @@ func (s *soak) idle() {
 	for {
 		runtime.GC()
 		runtime.GC() // what pools keep outlives one
-		now := takeStock(s.d.flags.data)
+		now := takeStock(s.d.data)
 		if resident() == 0 && now.noMoreThan(base) && now.live <= base.live {
 			s.print("idle", now)
 			return

@@ -20,11 +20,11 @@ import (
 const serverSyncInterval = 2 * time.Minute
 
 // natsDir is where the server stores.
-func (d *dev) natsDir() string { return filepath.Join(d.flags.data, "nats") }
+func (d *dev) natsDir() string { return filepath.Join(d.data, "nats") }
 
 // startServer starts the server, which syncs every so often by itself; 0: before each acknowledgement.
 func (d *dev) startServer(every time.Duration) (err error) {
-	d.server, err = embed.Start(embed.Options{Dir: d.natsDir(), Listen: d.flags.natsListen, SyncInterval: every,
+	d.server, err = embed.Start(embed.Options{Dir: d.natsDir(), Listen: d.natsListen, SyncInterval: every,
 		HoldSends: every == serverSyncInterval && d.every == 0, Namespaces: []wire.Subjects{d.ns}, Logger: d.log})
 	return err
 }
@@ -51,8 +51,8 @@ func (d *dev) startSync(ctx context.Context) (err error) {
 
 // noteCut tells of a power cut, and makes the witnesses know what was acknowledged before it.
 func (d *dev) noteCut(ctx context.Context) error {
-	d.log.Warn("the machine went down since the last start, without a clean stop", "sync", d.flags.sync, "put aside", d.cut.Aside)
-	s, err := d.dial(ctx, d.ns)
+	d.log.Warn("the machine went down since the last start, without a clean stop", "sync", d.sync, "put aside", d.cut.Aside)
+	s, err := d.session(ctx, d.ns)
 	if err != nil {
 		return err
 	}

@@ -15,13 +15,14 @@ import (
 // whoever started it, when standard input does.
 func (a *app) measured(ctx context.Context, d *dev) (context.Context, error) {
 	// They have no word of who may use them, and show the process's inside.
-	host, _, err := net.SplitHostPort(d.flags.yardsticks)
+	host, _, err := net.SplitHostPort(d.yardsticks)
 	if err != nil || !net.ParseIP(host).IsLoopback() {
-		return ctx, fmt.Errorf("--yardsticks is %q; want a port of this machine alone, such as 127.0.0.1:9090", d.flags.yardsticks)
+		return ctx, fmt.Errorf("--yardsticks is %q; want a port of this machine alone, such as 127.0.0.1:9090", d.yardsticks)
 	}
-	if d.yard, err = net.Listen("tcp", d.flags.yardsticks); err != nil {
+	if d.yard, err = net.Listen("tcp", d.yardsticks); err != nil {
 		return ctx, err
 	}
+	d.beside = d.serveYardsticks
 	d.classes = append(bench.Classes(), d.classes...)
 	ctx, end := context.WithCancel(ctx)
 	go func() { // a read cannot be ended; it ends with the process
@@ -32,8 +33,8 @@ func (a *app) measured(ctx context.Context, d *dev) (context.Context, error) {
 }
 
 func (d *dev) serveYardsticks(ctx context.Context) error {
-	return bench.Serve(ctx, bench.Host{Listen: d.yard, Partitions: d.kept.Partitions, Worker: d.worker, Durable: d.config("").Durable,
+	return bench.Serve(ctx, bench.Host{Listen: d.yard, Partitions: d.kept.Partitions, Worker: d.worker, Durable: d.durable,
 		Dial: func(ctx context.Context, ns string) (*jetstream.Session, error) {
-			return d.dial(ctx, wire.Subjects(ns))
+			return d.session(ctx, wire.Subjects(ns))
 		}})
 }

@@ -214,10 +214,10 @@ func (o *once) findID(store snapshot.Reader, id snapshot.ID, own string, recorde
 	return a, nil
 }
 
-// ownIDs is how many commits have an own id.
+// ownIDs is how many of the commits count as requests with an own id.
 func ownIDs(commits []*commit) (n uint64) {
 	for _, c := range commits {
-		if c.Session == nil && c.ID != "" {
+		if c.Session == nil && c.ID != "" && c.Inbox.Counts() {
 			n++
 		}
 	}

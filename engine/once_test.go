@@ -362,3 +362,27 @@ func TestAMarkForgetsWhatIsBelow(t *testing.T) {
 		}
 	}
 }
+
+// TestADeadLetterForgetsNobody: a dead letter has the id that its message had, and counts for nothing; when it waits behind what is
+// written into the store, no other id is forgotten for it.
+func TestADeadLetterForgetsNobody(t *testing.T) {
+	store, id := snapshot.NewMemory(), snapshot.ID("register.a")
+	o := newOnce(Limits{KeepIDs: time.Hour, KeepIDsMax: 8})
+	at := time.Unix(1e9, 0)
+	answered := &commit{version: 1, Commit: journal.Commit{At: at, ID: "mine"}}
+	o.add(answered)
+	if err := store.Apply(id, snapshot.Batch{Entries: o.flush(nil, []*commit{answered}, at)}); err != nil {
+		t.Fatal(err)
+	}
+	var waiting []*commit
+	for i := range 2 {
+		dead := &commit{version: journal.Version(2 + i), Commit: journal.Commit{At: at, ID: fmt.Sprint("dead-", i),
+			Inbox: &journal.Sent{Seq: journal.Seq(7 + i), Outcome: journal.SentDead}}}
+		o.add(dead)
+		waiting = append(waiting, dead)
+	}
+	entries, err := o.prune(store, id, o.ids-ownIDs(waiting), at, 100)
+	if err != nil || len(entries) > 0 {
+		t.Errorf("%d entries are to be removed (error %v): %v", len(entries), err, entries)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
 )
 
 // http gives the whole request to the object's OnHTTP.
@@ -16,7 +17,7 @@ func (g *Gateway) http(w *response, r *http.Request, t *target) error {
 	if err != nil {
 		return err
 	}
-	req.HTTP = &engine.HTTPRequest{Method: r.Method, URL: r.URL.RequestURI(), Host: r.Host, Header: endToEnd(r.Header)}
+	req.HTTP = &engine.HTTPRequest{Method: r.Method, URL: r.URL.RequestURI(), Host: r.Host, Header: wire.EndToEnd(r.Header)}
 	reply, err := g.Transport.Do(r.Context(), req)
 	if err != nil {
 		return err
@@ -25,7 +26,7 @@ func (g *Gateway) http(w *response, r *http.Request, t *target) error {
 		return engine.Errorf(engine.Internal, "the class answered with the status %d, which HTTP does not have", reply.Status)
 	}
 	h := w.Header()
-	maps.Copy(h, endToEnd(reply.Header))
+	maps.Copy(h, wire.EndToEnd(reply.Header))
 	if r.Method != http.MethodHead { // where the class alone knows what GET would have
 		h.Set("Content-Length", strconv.Itoa(len(reply.Body)))
 	}

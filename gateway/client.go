@@ -42,6 +42,9 @@ type ClientOptions struct {
 	Name string
 	// Wait makes a client although no server is there yet. It connects when there is one; requests wait for it.
 	Wait bool
+	// ToSlots sends calls to the slots of their objects, past the public subjects: so the server needs no mapping, and the
+	// client the permissions of a gateway.
+	ToSlots bool
 	// NATS are options of the connection besides: credentials, TLS, handlers.
 	NATS []nats.Option
 }
@@ -49,18 +52,18 @@ type ClientOptions struct {
 // Connect makes a client with a connection of its own to NATS servers, several with commas between; "" is nats.DefaultURL.
 // The connection is made again whenever it breaks, for ever.
 func Connect(servers string, o ClientOptions) (*Client, error) {
-	nc, err := nats.Connect(servers, o.nats()...)
+	nc, err := nats.Connect(servers, o.Lasting()...)
 	return o.owning(nc, err, redacted(cmp.Or(servers, nats.DefaultURL)))
 }
 
 // ConnectContext is [Connect] to where a NATS context leads, as `nats context` keeps it; "" is the selected one.
 func ConnectContext(name string, o ClientOptions) (*Client, error) {
-	nc, _, err := natscontext.Connect(name, o.nats()...)
+	nc, _, err := natscontext.Connect(name, o.Lasting()...)
 	return o.owning(nc, err, "the context "+cmp.Or(name, "that is selected"))
 }
 
-// NewClient makes a client over a connection, which stays the caller's to close. Of the options it minds Namespace only.
-// Let the connection reconnect without end (nats.MaxReconnects(-1)), or the client ends with it.
+// NewClient makes a client over a connection, which stays the caller's to close. Of the options it minds Namespace and ToSlots.
+// Let the connection reconnect without end ([ClientOptions.Lasting]), or the client ends with it.
 func NewClient(nc *nats.Conn, o ClientOptions) (*Client, error) {
 	ns := wire.Subjects(cmp.Or(o.Namespace, string(wire.DefaultNamespace)))
 	if err := ns.Check(); err != nil {
@@ -70,6 +73,9 @@ func NewClient(nc *nats.Conn, o ClientOptions) (*Client, error) {
 		return nil, errors.New("the connection to NATS is closed")
 	}
 	bus := natsbus.NewClient(nc, ns)
+	if o.ToSlots {
+		bus = bus.ToSlots()
+	}
 	return &Client{numbered: engine.NewClient(bus), bus: bus}, nil
 }
 
@@ -90,7 +96,8 @@ func (o ClientOptions) owning(nc *nats.Conn, err error, where string) (*Client, 
 // a request's usual deadline.
 const pingEvery = 5 * time.Second
 
-func (o ClientOptions) nats() []nats.Option {
+// Lasting are the options of a connection that is made again whenever it breaks, for ever, for whoever makes it himself.
+func (o ClientOptions) Lasting() []nats.Option {
 	return append([]nats.Option{
 		nats.Name(cmp.Or(o.Name, "perdure client")),
 		nats.RetryOnFailedConnect(o.Wait),
@@ -147,6 +154,11 @@ func (c *Client) Ready() error {
 		return engine.Errorf(engine.Unavailable, "there is no connection to NATS")
 	}
 	return nil
+}
+
+// Reach returns nil when a worker answers that owns one of so many partitions of the namespace.
+func (c *Client) Reach(ctx context.Context, partitions int) error {
+	return c.bus.Reach(ctx, partitions)
 }
 
 // Close ends the requests that are under way, with an unknown outcome, refuses others as unavailable, and closes the

@@ -36,6 +36,8 @@ type Config struct {
 	Log *slog.Logger
 }
 
+const clientTimeout = 30 * time.Second
+
 // Gateway is an [http.Handler]: the routes of the package. Safe for concurrent use.
 type Gateway struct {
 	Config
@@ -44,7 +46,7 @@ type Gateway struct {
 // New checks the configuration; its error lists every problem.
 func New(c Config) (*Gateway, error) {
 	c.BodyBytesMax = cmp.Or(c.BodyBytesMax, engine.BodyBytesMax)
-	c.ClientTimeout = cmp.Or(c.ClientTimeout, 30*time.Second)
+	c.ClientTimeout = cmp.Or(c.ClientTimeout, clientTimeout)
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}

@@ -2,11 +2,22 @@ package gateway
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/perdure/perdure/engine"
 )
+
+// Probes is an [http.Handler] with /livez, /readyz and /metrics alone: for a process that takes no requests over HTTP.
+func Probes(ready func() error, m *Metrics) http.Handler {
+	g := &Gateway{Config{Ready: ready, Metrics: m, ClientTimeout: clientTimeout, Log: slog.New(slog.DiscardHandler)}}
+	mux := http.NewServeMux()
+	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+		mux.Handle(path, g)
+	}
+	return mux
+}
 
 // live answers as long as the process does.
 func (g *Gateway) live(w *response, _ *http.Request, _ *target) error {

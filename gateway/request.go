@@ -200,21 +200,3 @@ func traceparent(h http.Header) string {
 	}
 	return v
 }
-
-// perConnection are headers that concern one connection and not the message (RFC 9110, 7.6.1).
-var perConnection = []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te",
-	"Trailer", "Transfer-Encoding", "Upgrade"}
-
-// endToEnd is a copy without the headers that concern one connection, those that Connection names included.
-func endToEnd(h http.Header) http.Header {
-	out := h.Clone()
-	for _, v := range h["Connection"] {
-		for name := range strings.SplitSeq(v, ",") {
-			out.Del(strings.TrimSpace(name))
-		}
-	}
-	for _, name := range perConnection {
-		out.Del(name)
-	}
-	return out
-}

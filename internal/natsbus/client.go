@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,9 +17,10 @@ import (
 // asking whoever runs [ServeAdmin]. While the connection is being made again it waits for it; what is in flight when it
 // breaks is given up at once. Safe for concurrent use.
 type Client struct {
-	nc   *nats.Conn
-	ns   wire.Subjects
-	link *link
+	nc    *nats.Conn
+	ns    wire.Subjects
+	slots bool // calls go to slots
+	link  *link
 }
 
 var (
@@ -27,7 +29,16 @@ var (
 )
 
 // NewClient makes a client of a connection, which stays the caller's to close; the client ends with it, or with Close.
-func NewClient(nc *nats.Conn, ns wire.Subjects) *Client { return &Client{nc, ns, newLink(nc)} }
+func NewClient(nc *nats.Conn, ns wire.Subjects) *Client {
+	return &Client{nc: nc, ns: ns, link: newLink(nc)}
+}
+
+// ToSlots is the client with calls that go to the slots of their objects, past the public subjects: so the server needs no
+// mapping, and the client more permissions.
+func (c *Client) ToSlots() *Client {
+	c.slots = true
+	return c
+}
 
 // Close ends the requests that are under way; later ones are refused with engine.ErrClosed.
 func (c *Client) Close() { c.link.close() }
@@ -38,7 +49,11 @@ func (c *Client) Connected() bool { return c.link.isUp() }
 // Do implements engine.Transport. Without owner it is Unavailable at once. When ctx ends, or the connection, before the
 // answer came, the outcome is unknown. If ctx has no end, it waits 30 s beyond the request's deadline.
 func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
-	m, err := c.encode(&r)
+	encode := c.encode
+	if r.HTTP != nil {
+		encode = c.encodeHTTP
+	}
+	m, err := encode(&r)
 	if err != nil {
 		return engine.Reply{}, refusal(&r, err)
 	}
@@ -49,6 +64,9 @@ func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error)
 		return engine.Reply{}, refusal(&r, err)
 	}
 	reply, err := parseReply(answer)
+	if err == nil && r.HTTP != nil {
+		err = parseHTTPReply(r.HTTP.Method, &reply)
+	}
 	if err != nil {
 		return engine.Reply{}, refusal(&r, err)
 	}
@@ -68,9 +86,6 @@ func patience(ctx context.Context, r *engine.Request) (context.Context, context.
 }
 
 func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
-	if r.HTTP != nil {
-		return nil, engine.Errorf(engine.Invalid, "HTTP requests are not carried over NATS; call a method")
-	}
 	// Each is one token of a subject: another dot would make it another subject.
 	err := errors.Join(wire.CheckIdentifier(r.Class), wire.CheckName(r.Name), wire.CheckIdentifier(r.Method))
 	if err != nil {
@@ -80,7 +95,33 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nats.Msg{Subject: c.ns.Call(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil
+	subject := c.ns.Call
+	if c.slots {
+		subject = c.ns.CallAt
+	}
+	return &nats.Msg{Subject: subject(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil
+}
+
+// Reach returns nil when a worker answers that owns one of so many partitions. It asks all of them at once, for a name that
+// cannot be: whoever listens refuses that, and nobody runs anything.
+func (c *Client) Reach(ctx context.Context, partitions int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan error, partitions)
+	for p := range partitions {
+		go func() {
+			subject := strings.TrimSuffix(c.ns.SlotCalls(p), "*.*.*") + "x.%.x"
+			_, err := c.request(ctx, &nats.Msg{Subject: subject}, engine.Unavailable)
+			answers <- err
+		}()
+	}
+	var err error
+	for range partitions {
+		if err = <-answers; err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // request sends a message and waits for the answer, as long as the connection lasts. lost is the code if there may have been

@@ -159,7 +159,7 @@ func TestRequestThatCannotBeCarriedIsRefusedHere(t *testing.T) {
 		code   engine.Code
 		want   string
 	}{
-		{"HTTP", func(r *engine.Request) { r.HTTP = &engine.HTTPRequest{} }, engine.Invalid, "HTTP requests are not carried"},
+		{"HTTP", func(r *engine.Request) { r.HTTP = &engine.HTTPRequest{} }, engine.Invalid, "HTTP request: parse"},
 		{"class", func(r *engine.Request) { r.Class = "a.b" }, engine.Invalid, `"a.b" is no identifier`},
 		{"method", func(r *engine.Request) { r.Method = "get.x" }, engine.Invalid, `"get.x" is no identifier`},
 		{"no name", func(r *engine.Request) { r.Name = "" }, engine.Invalid, "name is empty"},

@@ -37,22 +37,26 @@ func PassedOn() uint64 { return passedOn.Load() }
 // its second argument once, from any goroutine. When it returns the server knows of it. A request that cannot be
 // understood is refused without serve. One without a reply subject runs, and its answer is dropped.
 //
-// stop ends it all at once and does not wait: what the server had handed over and serve has not seen is dropped, without
-// an answer, and serve may be running still. Answers to what serve was given go out after stop as before.
+// stop ends the intake and loses nothing: what the server had handed over is given to serve, and what comes later has no
+// responders. It returns then, or after 2 s if the server does not answer. Answers to what serve was given go out after stop as
+// before.
 func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slog.Logger,
 	serve func(engine.Request, func(engine.Reply, error))) (stop func(), err error) {
 	in := &intake{answers{nc, ns, log}, serve}
-	var subs []*nats.Subscription
-	stop = func() {
-		for _, s := range subs {
-			_ = s.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
+	subs := &drained{nc: nc}
+	stop = subs.stop
+	subscribe := func(subject string, take nats.MsgHandler) error {
+		s, err := nc.QueueSubscribe(subject, queueGroup, take)
+		if err == nil {
+			subs.add(s)
+			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
 		}
+		return err
 	}
 	for slot := partition; slot < wire.Slots; slot += partitions {
-		s, err := nc.QueueSubscribe(ns.SlotCalls(slot), queueGroup, in.take)
+		err := subscribe(ns.SlotCalls(slot), in.take)
 		if err == nil {
-			subs = append(subs, s)
-			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+			err = subscribe(ns.SlotHTTP(slot), in.takeHTTP)
 		}
 		if err != nil {
 			stop()
@@ -74,17 +78,23 @@ type intake struct {
 // take is called for every message, one at a time per slot.
 func (in *intake) take(m *nats.Msg) {
 	slot, class, token, method, _ := in.ns.SplitCall(m.Subject) // the subscription takes no other subjects
-	to := in.replyTo(m)
 	r, err := decode(class, token, method, m)
-	if err != nil {
-		in.fail(to, err)
-		return
+	switch {
+	case err != nil:
+		in.fail(in.replyTo(m), err)
+	case slot != wire.Slot(class, token):
+		in.passOn(m, in.ns.CallAt(class, token, method))
+	default:
+		in.give(r, in.replyTo(m))
 	}
-	if right := wire.Slot(class, token); right != slot {
-		in.passOn(m, right, class+"."+token+"."+method)
-		return
-	}
+}
+
+// give has a request served, and its answer sent.
+func (in *intake) give(r engine.Request, to string) {
 	in.serve(r, func(reply engine.Reply, err error) {
+		if err == nil && r.HTTP != nil {
+			reply.Body, err = formatHTTPReply(r.HTTP.Method, &reply)
+		}
 		if err != nil {
 			in.fail(to, err)
 		} else {
@@ -94,8 +104,7 @@ func (in *intake) take(m *nats.Msg) {
 }
 
 // passOn sends a request to the slot of its object, as it is.
-func (in *intake) passOn(m *nats.Msg, slot int, object string) {
-	subject := strings.TrimSuffix(in.ns.SlotCalls(slot), "*.*.*") + object
+func (in *intake) passOn(m *nats.Msg, subject string) {
 	if n := passedOn.Add(1); n&(n-1) == 0 { // the 1st, 2nd, 4th and so on: a stray caller is seen, a busy one fills no log
 		in.log.Warn("request passed on to its slot", "from", m.Subject, "to", subject, "count", n)
 	}

@@ -9,7 +9,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -248,6 +251,51 @@ func TestStopEndsIntakeAndNotAnswers(t *testing.T) {
 		t.Errorf("got %q", m.Data)
 	}
 	stop() // once more does nothing
+}
+
+// TestStopLosesNoRequest: each request that callers send while an owner leaves is answered, or went to nobody.
+func TestStopLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	const rounds, callers = 20, 32
+	ns := namespace(t)
+	var requests []string
+	for i := range callers {
+		requests = append(requests, ns.Call("counter", fmt.Sprint(i), "get"))
+	}
+	for range rounds {
+		worker, nc := connect(t), connect(t)
+		var served atomic.Int64
+		stop := must[func()](t)(Listen(worker, ns, 0, 1, slog.New(slog.DiscardHandler), func(_ engine.Request, answer func(engine.Reply, error)) {
+			served.Add(1)
+			answer(engine.Reply{Body: []byte("1")}, nil)
+		}))
+		var answered atomic.Int64
+		var running sync.WaitGroup
+		for _, subject := range requests {
+			running.Go(func() {
+				for {
+					_, err := nc.Request(subject, nil, 30*time.Second)
+					if errors.Is(err, nats.ErrNoResponders) {
+						return
+					}
+					if err != nil {
+						t.Errorf("a request got lost: %v", err)
+						return
+					}
+					answered.Add(1)
+				}
+			})
+		}
+		for answered.Load() < 10*callers && !t.Failed() {
+			runtime.Gosched()
+		}
+		stop()
+		seen := served.Load()
+		running.Wait()
+		if served.Load() != seen || answered.Load() != seen {
+			t.Errorf("%d requests were served when stop returned, %d in the end, and %d answered", seen, served.Load(), answered.Load())
+		}
+	}
 }
 
 func TestAnswerThatTheServerDoesNotCarryIsToldAsError(t *testing.T) {

@@ -28,6 +28,9 @@ const (
 
 // Post implements engine.Transport: it publishes the request as a message to its object and waits until the inbox has it.
 func (c *Client) Post(ctx context.Context, r engine.Request) (journal.Seq, error) {
+	if r.HTTP != nil {
+		return 0, engine.Errorf(engine.Invalid, "HTTP requests are no messages; send one to a method")
+	}
 	m, err := c.encode(&r)
 	if err != nil {
 		return 0, refusal(&r, err)

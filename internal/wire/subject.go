@@ -165,8 +165,26 @@ func (ns Subjects) Mapping() (from, to string) {
 // SlotCalls matches the calls for a slot, as owners subscribe to them.
 func (ns Subjects) SlotCalls(slot int) string { return fmt.Sprintf("%s.part.%d.call.*.*.*", ns, slot) }
 
+// CallAt is the subject of a method in its object's slot: where the server's mapping sends what comes on [Subjects.Call].
+func (ns Subjects) CallAt(class, token, method string) string {
+	return ns.part("call", class, token) + "." + method
+}
+
+// HTTP is the subject of whole HTTP requests to an object, in its slot.
+func (ns Subjects) HTTP(class, token string) string { return ns.part("http", class, token) }
+
+func (ns Subjects) part(kind, class, token string) string {
+	return fmt.Sprintf("%s.part.%d.%s.%s.%s", ns, Slot(class, token), kind, class, token)
+}
+
+// SlotHTTP matches the HTTP requests for a slot, as owners subscribe to them.
+func (ns Subjects) SlotHTTP(slot int) string { return fmt.Sprintf("%s.part.%d.http.*.*", ns, slot) }
+
 // Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
 func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
+
+// Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
+func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }
 
 // Object is the class and name token of a subject of the kinds journal, snap and due, in the slot that they give.
 func (ns Subjects) Object(subject string) (class, token string, ok bool) {
@@ -199,6 +217,18 @@ func (ns Subjects) SplitCall(subject string) (slot int, class, token, method str
 		return 0, "", "", "", false
 	}
 	return splitSlotted(number, rest)
+}
+
+// SplitHTTP takes the subject of an HTTP request apart: <ns>.part.<slot>.http.<class>.<token>.
+func (ns Subjects) SplitHTTP(subject string) (slot int, class, token string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, string(ns)+".part.")
+	number, rest, _ := strings.Cut(rest, ".")
+	rest, http := strings.CutPrefix(rest, "http.")
+	if !ok || !http || strings.Count(rest, ".") != 1 {
+		return 0, "", "", false
+	}
+	slot, class, token, _, ok = splitSlotted(number, rest+".")
+	return slot, class, token, ok
 }
 
 // splitSlotted takes a slot, and <class>.<token>.<method> apart.

@@ -57,6 +57,9 @@ func TestSubjects(t *testing.T) {
 		ns.Stream(3):                        "objects-3",
 		ns.Bucket():                         "objects-meta",
 		ns.SlotCalls(3):                     "objects.part.3.call.*.*.*",
+		ns.CallAt("counter", token, "get"):  "objects.part.122.call.counter.a%2Eb.get",
+		ns.SlotHTTP(3):                      "objects.part.3.http.*.*",
+		ns.HTTP("counter", token):           "objects.part.122.http.counter.a%2Eb",
 		ns.Admin("state"):                   "objects.admin.state",
 	} {
 		if got != want {
@@ -135,6 +138,23 @@ func TestSplitCallTakesApartWhatTheMappingMakes(t *testing.T) {
 	} {
 		if _, _, _, _, ok := ns.SplitCall(subject); ok {
 			t.Errorf("SplitCall takes %q for a call", subject)
+		}
+	}
+}
+
+func TestSplitHTTPTakesApartWhatGatewaysWrite(t *testing.T) {
+	t.Parallel()
+	ns := DefaultNamespace
+	slot, class, token, ok := ns.SplitHTTP(ns.HTTP("counter", "a%2Eb"))
+	if got, want := []any{slot, class, token, ok}, []any{122, "counter", "a%2Eb", true}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, subject := range []string{
+		"", "objects.part.3.http", "objects.part.3.http.counter", "objects.part.3.http.counter.x.y", "objects.part.256.http.counter.x",
+		"objects.part.03.http.counter.x", "objects.part.3.call.counter.x", "other.part.3.http.counter.x", "objects.part.3.call.counter.x.get",
+	} {
+		if _, _, _, ok := ns.SplitHTTP(subject); ok {
+			t.Errorf("SplitHTTP takes %q for a request", subject)
 		}
 	}
 }

@@ -41,6 +41,36 @@ type Settings struct {
 	Partitions int
 	Replicas   int
 	Republish  *bool // nil: as it is, or off
+
+	// PartitionsOfNew are those of a namespace that is made now, if Partitions asks for none. Default [DefaultPartitions].
+	PartitionsOfNew int
+}
+
+// NamespaceError says that a namespace was made with other settings than are asked for. They are for ever.
+type NamespaceError struct {
+	Namespace   wire.Subjects
+	Differences []string
+}
+
+func (e *NamespaceError) Error() string {
+	return fmt.Sprintf("namespace %q was %s", e.Namespace, strings.Join(e.Differences, "; it was "))
+}
+
+// against compares what is asked for with what a namespace has.
+func (want Settings) against(s wire.Subjects, have Namespace) error {
+	e := &NamespaceError{Namespace: s}
+	for _, of := range []struct {
+		what       string
+		want, have int
+	}{{"partitions", want.Partitions, have.Partitions}, {"replicas", want.Replicas, have.Replicas}} {
+		if of.want != 0 && of.want != of.have {
+			e.Differences = append(e.Differences, fmt.Sprintf("made with %d %s, which is for ever; %d were asked for", of.have, of.what, of.want))
+		}
+	}
+	if len(e.Differences) == 0 {
+		return nil
+	}
+	return e
 }
 
 // SettingsError says that a stream or bucket is there with other settings than its namespace needs. Nothing is changed:
@@ -73,8 +103,8 @@ func (s *Session) Open(ctx context.Context, want Settings) (Namespace, error) {
 	if err != nil {
 		return ns, err
 	}
-	if want.Partitions != 0 && want.Partitions != ns.Partitions {
-		return ns, fmt.Errorf("namespace %q was made with %d partitions, which is for ever; %d were asked for", s.ns, ns.Partitions, want.Partitions)
+	if err := want.against(s.ns, ns); err != nil {
+		return ns, err
 	}
 	if want.Republish != nil {
 		ns.Republish = *want.Republish
@@ -147,7 +177,7 @@ func (s *Session) create(ctx context.Context, js jetstream.JetStream, want Setti
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	ns := Namespace{Wire: wireVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC(),
-		Partitions: cmp.Or(want.Partitions, DefaultPartitions), Replicas: cmp.Or(want.Replicas, 1),
+		Partitions: cmp.Or(want.Partitions, want.PartitionsOfNew, DefaultPartitions), Replicas: cmp.Or(want.Replicas, 1),
 		Republish: want.Republish != nil && *want.Republish}
 	if ns.Partitions < 1 || ns.Partitions > wire.Slots {
 		return ns, fmt.Errorf("%d partitions; want 1 to %d", ns.Partitions, wire.Slots)
@@ -334,14 +364,16 @@ func first(list []string) string {
 // openBucket makes the bucket if it is not there.
 func (s *Session) openBucket(ctx context.Context, js jetstream.JetStream, want Settings) error {
 	cfg := s.bucketConfig(cmp.Or(want.Replicas, 1))
-	_, err := js.CreateStream(ctx, cfg)
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
-	}
 	stream, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if _, err = js.CreateStream(ctx, cfg); err == nil {
+			return nil
+		}
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("make bucket %s: %w", s.ns.Bucket(), err)
+		}
+		stream, err = js.Stream(ctx, cfg.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", s.ns.Bucket(), err)
 	}
