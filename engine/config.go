@@ -33,6 +33,11 @@ type Config struct {
 	// Listen takes requests for a partition from elsewhere, once the worker owns it: serve may be called from any
 	// goroutine and does not block; stop ends it. Default: requests come through [Worker.Do] alone.
 	Listen func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
+	// Peers has the workers of the namespace save each other time: hear takes what another one tells, from any goroutine, and does not
+	// block; tell tells them. It ends with js. Default: workers look at each other's leases each quarter of a term, and no sooner.
+	Peers func(js journal.Session, hear func(Word)) (tell func(Word), err error)
+	// Others reaches objects whose partition another worker owns, for what turns call. Default: they are not reached.
+	Others Transport
 	// Post stores a message to an object in the inbox, for [Worker.Post]. Default: there is no way to.
 	Post func(ctx context.Context, r Request) (journal.Seq, error)
 	// Durable runs open when all that a stream has up to an acknowledged position is durable as well. It does not block,

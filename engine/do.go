@@ -43,6 +43,26 @@ func (w *Worker) Do(ctx context.Context, r Request) (Reply, error) {
 	}
 }
 
+// Nearest is a transport that asks this worker for the objects that it owns, and [Config.Others] for all others.
+func (w *Worker) Nearest() Transport {
+	if w.cfg.Others == nil {
+		return w
+	}
+	return nearest{w}
+}
+
+type nearest struct{ w *Worker }
+
+func (n nearest) Do(ctx context.Context, r Request) (Reply, error) {
+	ep := n.w.epochs[wire.Partition(wire.Slot(r.Class, wire.Escape(r.Name)), n.w.cfg.Partitions)].Load()
+	if ep != nil && !ep.over.Load() && (!ep.closing.Load() || len(r.Chain) > 0) {
+		return n.w.Do(ctx, r)
+	}
+	return n.w.cfg.Others.Do(ctx, r)
+}
+
+func (n nearest) Post(ctx context.Context, r Request) (journal.Seq, error) { return n.w.Post(ctx, r) }
+
 // Post stores a message to an object in the inbox, as [Config.Post] does. It does not repeat.
 func (w *Worker) Post(ctx context.Context, r Request) (journal.Seq, error) {
 	if w.cfg.Post == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,8 @@ type epoch struct {
 	// and them with it.
 	evicting chan struct{}
 
+	closing atomic.Bool // what it has is finished, and nothing new begins but what a turn waits for
+
 	mu      sync.Mutex
 	objects map[snapshot.ID]*object
 	cause   error
@@ -63,12 +66,16 @@ func (ep *epoch) epochAt(seq journal.Seq) journal.EpochID {
 	return ep.history[i-1].id
 }
 
-// object is the object of that name, made if it is not in memory.
-func (ep *epoch) object(c *class, name, token string) (*object, error) {
+// object is the object of that name, made if it is not in memory. inside: a turn waits for it, so while the epoch drains it
+// is part of what is finished.
+func (ep *epoch) object(c *class, name, token string, inside bool) (*object, error) {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
 	if ep.over.Load() {
 		return nil, unavailable(errEpochOver)
+	}
+	if ep.closing.Load() && !inside {
+		return nil, unavailable(errHandingOver)
 	}
 	o := ep.objects[snapshot.ID(c.Name+"."+token)] // only here the id need not be on the heap
 	if o == nil {
@@ -103,7 +110,10 @@ func (ep *epoch) mayAnswer() error {
 	return nil
 }
 
-var errNoLease = errors.New("the worker's lease is not valid")
+var (
+	errNoLease     = errors.New("the worker's lease is not valid")
+	errHandingOver = errors.New("the partition is being handed over")
+)
 
 // end ends the epoch. The first cause is kept.
 func (ep *epoch) end(cause error) {
@@ -162,7 +172,8 @@ func (ep *epoch) pressed() {
 	}
 }
 
-// serve runs the epoch until it is over or ctx is done; then it drains, and releases the partition.
+// serve runs the epoch until it is over, ctx is done, or the partition is another worker's share; then it drains, and releases
+// the partition.
 func (ep *epoch) serve(ctx context.Context) error {
 	ep.w.running.Go(ep.committer.run)
 	stop, err := ep.w.listen(ep)
@@ -176,18 +187,23 @@ func (ep *epoch) serve(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		ours, moved := ep.ses.claims[ep.p].get()
+		if !ours || errors.Is(context.Cause(ctx), errDrain) {
+			ep.drain(ctx, func() { stop(); stopInbox(errDrain) })
+			ep.end(errStopped)
+			return nil
+		}
 		select {
+		case <-moved:
 		case <-ep.done:
 			stop()
 			return ep.cause
 		case <-ctx.Done():
-			stop()
-			if errors.Is(context.Cause(ctx), errDrain) {
-				stopInbox(errDrain)
-				ep.drain()
+			if !errors.Is(context.Cause(ctx), errDrain) {
+				stop()
+				ep.end(context.Cause(ctx))
+				return nil
 			}
-			ep.end(context.Cause(ctx))
-			return nil
 		case <-tick.C:
 			if ep.over.Load() || ctx.Err() != nil {
 				continue
@@ -258,45 +274,95 @@ func (ep *epoch) sweep() {
 // evictingMax is how many objects leave memory, or go to rest, at a time: each has a goroutine meanwhile.
 const evictingMax = 64
 
-// drain lets what is in the mailboxes finish, writes all states into the store and releases the partition.
-func (ep *epoch) drain() {
+// drain hands the partition over: it brings the store up to date as far as that goes while callers are served, stops what
+// comes in, lets what is in the mailboxes finish, and releases the partition. When there is nobody to hand it to, it is
+// not the pause that matters but the next start: then all states are written into the store.
+func (ep *epoch) drain(ctx context.Context, stop func()) {
+	unlink := context.AfterFunc(ctx, func() { // killed, or the lease is lost
+		if cause := context.Cause(ctx); !errors.Is(cause, errDrain) {
+			ep.end(cause)
+		}
+	})
+	defer unlink()
 	in := ep.inbox.Load()
 	deadline := ep.w.awake() + drainFor
-	tick := time.NewTicker(drainPoll + time.Duration(ep.p)*time.Microsecond) // not all partitions at once, so that a simulation repeats
-	defer tick.Stop()
-	for !ep.finished() && !ep.over.Load() && ep.w.awake() < deadline {
-		select {
-		case <-tick.C:
-		case <-ep.done:
-		}
+	alone := ep.ses.heir(ep.p) == ""
+	if !alone {
+		ep.restAll(ep.w.awake() + restFor)
 	}
-	if in != nil {
-		for in.checkpoint(); !ep.committer.drained() && !ep.over.Load() && ep.w.awake() < deadline; {
+	stop()
+	ep.closing.Store(true)
+	poll := drainPoll
+	if !alone {
+		poll = handPoll
+	}
+	tick := time.NewTicker(poll + time.Duration(ep.p)*time.Microsecond) // not all partitions at once, so that a simulation repeats
+	defer tick.Stop()
+	await := func(done func() bool) {
+		for !done() && !ep.over.Load() && ep.w.awake() < deadline {
 			select {
 			case <-tick.C:
 			case <-ep.done:
 			}
 		}
 	}
+	if alone {
+		await(ep.emptied)
+	} else {
+		busy := ep.members()
+		await(func() bool {
+			busy = slices.DeleteFunc(busy, (*object).finished)
+			return len(busy) == 0 && ep.committer.drained()
+		})
+	}
+	if in != nil {
+		in.checkpoint()
+		await(ep.committer.drained)
+	}
 	if !ep.over.Load() {
 		ep.ses.release(ep)
 	}
 }
 
-// finished evicts all objects and tells whether none is left.
-func (ep *epoch) finished() bool {
-	var idle []*object
+const (
+	restFor  = 5 * time.Second
+	handPoll = time.Millisecond
+)
+
+// members are the objects that are in memory.
+func (ep *epoch) members() []*object {
 	ep.mu.Lock()
-	left := len(ep.objects)
-	for _, o := range ep.objects {
-		if _, _, ok := o.idle(); ok {
-			idle = append(idle, o)
+	defer ep.mu.Unlock()
+	return slices.SortedFunc(maps.Values(ep.objects), func(a, b *object) int { return cmp.Compare(a.id, b.id) })
+}
+
+// restAll writes the states of those that do nothing just now into the store, while the epoch goes on, until a time by
+// Worker.awake.
+func (ep *epoch) restAll(until time.Duration) {
+	for _, o := range ep.members() {
+		if _, worn, idle := o.idle(); !worn || !idle || ep.w.awake() > until {
+			continue
+		}
+		select {
+		case ep.evicting <- struct{}{}:
+		case <-ep.done:
+			return
+		}
+		if !o.chore(func() { o.rest(); <-ep.evicting }) {
+			<-ep.evicting
 		}
 	}
+}
+
+// emptied evicts all objects and tells whether none is left.
+func (ep *epoch) emptied() bool {
+	ep.mu.Lock()
+	left := len(ep.objects)
 	ep.mu.Unlock()
-	slices.SortFunc(idle, func(a, b *object) int { return cmp.Compare(a.id, b.id) })
-	for _, o := range idle {
-		o.chore(o.evict)
+	for _, o := range ep.members() {
+		if _, _, ok := o.idle(); ok {
+			o.chore(o.evict)
+		}
 	}
 	return left == 0 && ep.committer.drained()
 }
@@ -304,7 +370,7 @@ func (ep *epoch) finished() bool {
 // submit hands a request to its object.
 func (ep *epoch) submit(c *class, name, token string, tk *task) error {
 	for {
-		o, err := ep.object(c, name, token)
+		o, err := ep.object(c, name, token, len(tk.req.Chain) > 0 || tk.req.letter != nil)
 		if err != nil {
 			return err
 		}

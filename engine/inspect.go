@@ -149,7 +149,7 @@ func (w *Worker) State(ctx context.Context, class, name string) (ObjectState, er
 	s := newState(view, snapshot.ID(class+"."+token), c)
 	r, err := ep.replay(ctx, s, token, snapshot.NewMemory(), false)
 	if err != nil {
-		return ObjectState{}, ep.readError(err)
+		return ObjectState{}, ep.wakeError(class+"/"+name, err)
 	}
 	if err := ep.settle(ctx, r.at.seq); err != nil {
 		return ObjectState{}, err
@@ -199,12 +199,6 @@ func (w *Worker) Durable(ctx context.Context, stream string, seq journal.Seq) er
 		return unavailable(fmt.Errorf("partition %d is not owned", p))
 	}
 	return Errorf(NotFound, "no stream %q", stream)
-}
-
-// readError is why an object cannot be looked at.
-func (ep *epoch) readError(err error) error {
-	o := &object{ep: ep}
-	return o.wakeError(err)
 }
 
 // Journal implements [Inspector].

@@ -16,7 +16,13 @@ type leaseValue struct {
 	Closed  bool          `json:"closed,omitempty"`
 	TermMS  int64         `json:"term_ms"`
 	Intake  string        `json:"intake"` // local: callers are answered in the process too, not only through its connection
-	At      time.Time     `json:"at"`     // for people
+	At      time.Time     `json:"at"`     // of this renewal, by the worker's clock: for people
+
+	// What follows is for the share, which decides nothing about safety.
+	Standing standing  `json:"standing,omitempty"`
+	Began    time.Time `json:"began"`           // this life, by the worker's clock
+	Flaps    int       `json:"flaps,omitempty"` // how many lives in a row before it ended early
+	Software string    `json:"software,omitempty"`
 
 	// Gone are incarnations of this worker that are closed although their revisions are later than the present one,
 	// because the bucket came back shorter. The lock on the data folder proves it.

@@ -164,6 +164,13 @@ func (o *object) idle() (since time.Duration, worn, ok bool) {
 	return o.idleSince, o.records > 0 || o.watched != nil, !o.running && !o.gone && len(o.waiters) == 0 && o.unacked == 0 && len(o.pending) == 0
 }
 
+// finished tells whether nothing of what was asked of the object is still to be done or answered.
+func (o *object) finished() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gone || !o.running && len(o.waiters) == 0 && o.unacked == 0 && len(o.pending) == 0
+}
+
 // weigh tells the worker's budget what the object takes.
 func (o *object) weigh() {
 	if o.state == nil {

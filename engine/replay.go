@@ -365,22 +365,23 @@ func (o *object) wake(run int, tk *task) error {
 		return nil
 	}
 	o.act = nil
-	o.broken, o.retryAt = o.wakeError(err), now+brokenFor
+	o.broken, o.retryAt = o.ep.wakeError(o.String(), err), now+brokenFor
 	return o.broken
 }
 
 // brokenFor is how long an object that does not wake up answers with the same error before it is tried again.
 const brokenFor = time.Second
 
-func (o *object) wakeError(err error) error {
+// wakeError is why an object is not awake, or cannot be looked at, as its callers hear it.
+func (ep *epoch) wakeError(object string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	if _, corrupt := errors.AsType[*journal.CorruptError](err); corrupt || errors.Is(err, journal.ErrDamaged) {
-		o.ep.w.log.Error("object stopped: its journal cannot be replayed", "object", o, "err", err)
+		ep.w.log.Error("object stopped: its journal cannot be replayed", "object", object, "err", err)
 		return Errorf(Internal, "the object is stopped: %w", err)
 	}
-	o.ep.w.log.Warn("object not woken", "object", o, "err", err)
+	ep.w.log.Warn("object not woken", "object", object, "err", err)
 	return unavailable(err)
 }
 

@@ -28,6 +28,32 @@ type session struct {
 	lease   leaseValue
 	rev     journal.Seq
 	trust   trust
+	joins   time.Duration // when it takes its share, on the clock for durations
+
+	claims []claim       // by partition
+	look   chan struct{} // has an element when the share is to be settled at once
+	tell   func(Word)    // tells the other workers
+
+	mu     sync.Mutex
+	roster roster
+	owners []string // by partition, as the share was settled last
+}
+
+func newSession(w *Worker, js journal.Session) (*session, error) {
+	s := &session{w: w, js: js, writing: make(chan struct{}, 1), claims: make([]claim, w.cfg.Partitions), look: make(chan struct{}, 1),
+		tell: func(Word) {}, roster: roster{}}
+	for p := range s.claims {
+		s.claims[p].word = make(chan struct{}, 1)
+	}
+	if w.cfg.Peers == nil {
+		return s, nil
+	}
+	tell, err := w.cfg.Peers(js, s.heard)
+	if err != nil {
+		return nil, fmt.Errorf("listen to the other workers: %w", err)
+	}
+	s.tell = tell
+	return s, nil
 }
 
 // valid tells whether the lease may be relied on now.
@@ -53,10 +79,17 @@ func (s *session) run(ctx context.Context) error {
 	life, lost := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer lost(nil)
 	own, stop := context.WithCancelCause(life)
-	unlink := context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })
+	unlink := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errDrain) { // the others get ready to follow
+			s.leave(life)
+		}
+		stop(context.Cause(ctx))
+	})
 	defer unlink()
+	s.tell(Word{-1})
 	var renewing, owning sync.WaitGroup
 	renewing.Go(func() { lost(s.renew(life)) })
+	renewing.Go(func() { s.share(own) })
 	for p := range s.w.cfg.Partitions {
 		owning.Go(func() { s.w.own(own, s, p) })
 	}
@@ -85,12 +118,18 @@ func (s *session) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	former := old
 	if !old.absent() && !old.Closed {
 		if old.rev, err = s.closeAs(ctx, key, old, old.incarnation()); err != nil {
 			return fmt.Errorf("close the former lease: %w", err)
 		}
 	}
-	s.lease = leaseValue{Nonce: newToken(), TermMS: s.w.cfg.LeaseTerm.Milliseconds(), Intake: "local", At: s.w.clock.Now()}
+	now := s.w.clock.Now()
+	s.lease = leaseValue{Nonce: newToken(), TermMS: s.w.cfg.LeaseTerm.Milliseconds(), Intake: "local", At: now, Began: now,
+		Flaps: flapped(former, now), Software: s.w.cfg.Version}
+	if wait := flapWait(s.lease.Flaps, s.w.cfg.LeaseTerm); wait > 0 {
+		s.lease.Standing, s.joins = joining, s.w.clock.Boot()+wait
+	}
 	s.trust.term = s.w.cfg.LeaseTerm
 	sent := s.w.clock.Boot()
 	rev, err := s.js.Meta().Put(ctx, key, s.lease.encode(), old.rev)
@@ -120,7 +159,7 @@ func (s *session) renew(ctx context.Context) error {
 			if ctx.Err() != nil { // a tick that came while the last renewal took long: nothing is written any more
 				continue
 			}
-			if err := s.write(ctx, func(*leaseValue) {}); errors.Is(err, journal.ErrConflict) {
+			if err := s.write(ctx, s.join); errors.Is(err, journal.ErrConflict) {
 				s.void()
 				return fmt.Errorf("the lease was taken: %w", err)
 			} else if err != nil && !s.valid() {
@@ -132,12 +171,33 @@ func (s *session) renew(ctx context.Context) error {
 	}
 }
 
+// join has the worker take its share once it has waited for long enough.
+func (s *session) join(l *leaseValue) {
+	if l.Standing == joining && s.w.clock.Boot() >= s.joins {
+		l.Standing = sharing
+	}
+}
+
+// leave tells the other workers that this one is about to release what it has, and settles to whom. If they do not hear of it
+// they see it later.
+func (s *session) leave(ctx context.Context) {
+	if err := s.write(ctx, func(l *leaseValue) { l.Standing = leaving }); err != nil {
+		s.w.log.Warn("the others are not told that this worker leaves", "err", err)
+	}
+	s.tell(Word{-1})
+	if _, err := s.settleShare(ctx); err != nil {
+		s.w.log.Warn("share not settled", "err", err)
+	}
+}
+
 // write renews the lease with a change. Trust counts from before it was sent.
 func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
 	select {
 	case s.writing <- struct{}{}:
 		defer func() { <-s.writing }()
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // both may have come
 		return context.Cause(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.trust.term/2)
@@ -167,11 +227,12 @@ func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
 
 // close closes the own lease at a clean stop, so that another may follow at once.
 func (s *session) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
+	ctx, cancel := s.parting()
 	defer cancel()
 	if err := s.write(ctx, func(l *leaseValue) { l.Closed = true }); err != nil {
 		s.w.log.Warn("lease not closed; whoever follows waits for its term", "err", err)
 	}
+	s.tell(Word{-1})
 }
 
 func (s *session) readLease(ctx context.Context, worker string) (lease, error) {
@@ -190,16 +251,24 @@ func (s *session) closeAs(ctx context.Context, key string, seen lease, inc journ
 }
 
 // closeLease closes the lease of another worker's incarnation: when its key has not changed for a term and a tenth by
-// this worker's clock. It returns without error when the lease is closed, and also when it lives: the caller looks again.
+// this worker's clock. It returns without error when the lease is closed, and also when it is worth a look whether the worker
+// still lives, or has released the partition.
+//
+// The time counts from when somebody of this session was first told of the key as it is now. Its holder had sent it before that, so it
+// trusts it no longer than a term from then.
 func (s *session) closeLease(ctx context.Context, p int, worker string, seen lease, inc journal.Incarnation) error {
 	if worker == s.w.cfg.ID {
 		// A later life of this worker was here and the bucket lost it. The lock on the data folder proves that it is gone.
 		return s.write(ctx, func(l *leaseValue) { l.Gone = append(l.Gone, inc) })
 	}
-	wait := takerWait(max(seen.term(), s.w.cfg.LeaseTerm))
-	s.w.log.Info("waiting for the lease of another worker to run out", "worker", worker, "wait", wait)
-	wait += time.Duration(p) * 100 * time.Microsecond // one partition closes it, and the others see that
-	if err := sleep(ctx, wait); err != nil {
+	now := s.w.clock.Boot()
+	s.mu.Lock()
+	until := s.roster.note(worker, seen, now).since + takerWait(max(seen.term(), s.w.cfg.LeaseTerm))
+	s.mu.Unlock()
+	if now < until {
+		return s.claims[p].wait(ctx, min(until-now, s.trust.renewEvery())+time.Duration(p+1)*stagger/7)
+	}
+	if err := sleep(ctx, time.Duration(p)*stagger); err != nil { // one partition closes it, and the others see that
 		return err
 	}
 	_, err := s.closeAs(ctx, leaseKey(worker), seen, inc)
@@ -209,14 +278,26 @@ func (s *session) closeLease(ctx context.Context, p int, worker string, seen lea
 	return err
 }
 
+// stagger is between what several partitions, or the share, would do at one instant.
+const stagger = 100 * time.Microsecond
+
+// errNotOurs says that the share gives the partition to another worker, and nothing of ours is left to release.
+var errNotOurs = errors.New("the partition is another worker's share")
+
 // begin begins an epoch of a partition, waiting for whoever must be waited for.
 func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 	log := s.js.Log(p)
 	subject := s.w.ns.Epoch(p)
-	for {
+	claim := &s.claims[p]
+	for waits := false; ; waits = true {
 		last, at, err := lastEpoch(ctx, log, subject)
 		if err != nil {
 			return nil, err
+		}
+		mine := last != nil && !last.Release && last.Worker == s.w.cfg.ID && last.Incarnation == s.incarnation
+		if ours, _ := claim.get(); !ours && !mine && (!claim.open || at > claim.tried) {
+			claim.open = false
+			return nil, errNotOurs
 		}
 		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), p)
 		if err != nil {
@@ -232,12 +313,16 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 			}
 		}
 		if mayFollow(last, s.w.cfg.ID, s.incarnation, holder) == mustWait {
+			if !waits {
+				s.w.log.Info("waiting for another worker to release a partition, or for its lease to run out", "partition", p, "worker", last.Worker)
+			}
 			if err := s.closeLease(ctx, p, last.Worker, holder, last.Incarnation); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		ep := s.newEpoch(p, log, last, w)
+		claim.open, claim.tried = true, at
 		first, err := s.fence(ctx, ep, at)
 		if err != nil {
 			return nil, err // an unknown outcome too: the next compare-and-set decides
@@ -344,13 +429,15 @@ func (s *session) release(ep *epoch) {
 		s.w.log.Warn("partition not released; its last appends have no answer", "partition", ep.p, "in_flight", n)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
+	ctx, cancel := s.parting()
 	defer cancel()
 	record := journal.EpochRecord{Release: true, Epoch: ep.id, Before: ep.id.Number - 1, Worker: s.w.cfg.ID, Incarnation: s.incarnation,
-		Window: journal.Window, Server: s.js.Server(), Software: s.w.cfg.Version, At: s.w.clock.Now()}
+		Window: journal.Window, Server: s.js.Server(), Software: s.w.cfg.Version, Heir: s.heir(ep.p), At: s.w.clock.Now()}
 	m := journal.Message{Subject: ep.ns.Epoch(ep.p), Header: ep.header, Data: record.Encode()}
+	s.claims[ep.p].tried = ep.seq
 	end, err := ep.log.Begin(ctx, ep.seq, m)
 	if err == nil {
+		s.claims[ep.p].open = false
 		err = s.w.settle(ctx, ep.log.Stream(), end)
 	}
 	if err == nil {
@@ -359,6 +446,28 @@ func (s *session) release(ep *epoch) {
 	if err != nil {
 		s.w.log.Warn("partition not released; whoever follows waits for the lease", "partition", ep.p, "err", err)
 	}
+	s.tell(Word{ep.p})
+}
+
+// parting is a context for what is written at the end of something: a clean stop does not end it, a kill does.
+func (s *session) parting() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
+	unlink := context.AfterFunc(s.w.life, func() {
+		if !errors.Is(context.Cause(s.w.life), errDrain) {
+			cancel()
+		}
+	})
+	return ctx, func() { unlink(); cancel() }
+}
+
+// heir is who should have the partition by the share as it was settled last; empty if that is this worker, or nobody.
+func (s *session) heir(p int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p >= len(s.owners) || s.owners[p] == s.w.cfg.ID {
+		return ""
+	}
+	return s.owners[p]
 }
 
 // settle waits until what a stream has up to a position is durable.

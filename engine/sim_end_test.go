@@ -63,7 +63,7 @@ func (s *sim) end() {
 	s.look()
 	s.say("%s is to stop", l)
 	l.w.kill(errDrain)
-	if s.run(2 * time.Second); !l.ended() {
+	if s.run(2*time.Second + 2*simSlow); !l.ended() { // it changes its lease twice
 		s.failed("I9", "%s was asked to stop and does not end", l)
 	}
 }

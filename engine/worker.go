@@ -66,7 +66,8 @@ func New(cfg Config) (*Worker, error) {
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
 		when: usual, bounds: usualBounds, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
 	w.index = newIndex(cfg.Partitions)
-	w.client = NewClient(w)
+	w.client = NewClient(w.Nearest())
+	w.client.now = w.clock.Now
 	w.life, w.kill = context.WithCancelCause(context.Background())
 	return w, nil
 }
@@ -193,12 +194,26 @@ func (w *Worker) session(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer js.Close()
-	return (&session{w: w, js: js, writing: make(chan struct{}, 1)}).run(ctx)
+	s, err := newSession(w, js)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
 }
 
-// own begins epochs of a partition and serves them, one after the other, until ctx is done.
+// own begins epochs of a partition and serves them, one after the other, while the share gives it to this worker, until ctx is
+// done.
 func (w *Worker) own(ctx context.Context, s *session, p int) {
+	claim := &s.claims[p]
 	for backoff := firstBackoff; ctx.Err() == nil; backoff = min(2*backoff, lastBackoff) {
+		if ours, moved := claim.get(); !ours && !claim.open {
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return
+			}
+			backoff = firstBackoff
+		}
 		ep, err := s.begin(ctx, p)
 		if err == nil {
 			w.settled(p)
@@ -208,6 +223,12 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 			if w.awake()-began > lastBackoff {
 				backoff = firstBackoff
 			}
+			if err == nil && ctx.Err() == nil && !claim.open {
+				w.log.Info("partition handed over", "partition", p, "epoch", ep.id.Number)
+				continue
+			}
+		} else if errors.Is(err, errNotOurs) {
+			continue
 		} else if back, ok := errors.AsType[*journal.WentBackError](err); ok {
 			w.alarm(p, back)
 			backoff = lastBackoff

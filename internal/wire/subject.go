@@ -183,6 +183,9 @@ func (ns Subjects) SlotHTTP(slot int) string { return fmt.Sprintf("%s.part.%d.ht
 // Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
 func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
 
+// Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
+func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }
+
 // Object is the class and name token of a subject of the kinds journal, snap and due, in the slot that they give.
 func (ns Subjects) Object(subject string) (class, token string, ok bool) {
 	_, slot, class, token, ok := ns.SplitObject(subject)
