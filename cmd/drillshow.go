@@ -64,14 +64,14 @@ func (a *app) printDrilled(r *drill.Result) error {
 		}
 	}
 	if len(r.Disturbances) > 0 {
-		t := a.rows("no", "at", "done", "to", "partitions", "objects", "p50", "p99", "longest", "all serve after")
+		t := a.rows("no", "at", "done", "to", "partitions", "objects", "p50", "p99", "longest", "elsewhere", "all serve after")
 		for i, d := range r.Disturbances {
 			back := "-"
 			if d.Back > 0 {
 				back = d.Back.String()
 			}
 			t.add(fmt.Sprint(i+1), d.At.String(), string(d.Act), d.Target.String(), fmt.Sprint(d.Partitions), fmt.Sprint(d.Unanswered.Of),
-				d.Unanswered.P50.String(), d.Unanswered.P99.String(), d.Unanswered.Max.String(), back)
+				d.Unanswered.P50.String(), d.Unanswered.P99.String(), d.Unanswered.Max.String(), d.Others.String(), back)
 		}
 		if err := t.end(); err != nil {
 			return err

@@ -152,7 +152,7 @@ func TestAResultTellsWhoWasAffected(t *testing.T) {
 	t.Parallel()
 	r := invented()
 	kill, pause := r.Disturbances[0], r.Disturbances[1]
-	if kill.Partitions != 2 || kill.Unanswered.Of != 2 || kill.Back < 1300 || kill.Back > 1400 || kill.Unanswered.Max < 1200 || kill.Unanswered.P50 < 1200 {
+	if kill.Partitions != 2 || kill.Unanswered.Of != 2 || kill.Back < 1300 || kill.Back > 1400 || kill.Unanswered.Max < 1200 || kill.Unanswered.P50 < 1200 || kill.Others != 4 {
 		t.Errorf("the kill: %+v; want 2 partitions with an object each that waited for 1.2 s, and that all serve after 1.3 s", kill)
 	}
 	if pause.Partitions != 0 || pause.Unanswered.Of != 4 || pause.Unanswered.Max != 4 || pause.Back != 0 {

@@ -83,6 +83,7 @@ type Disturbance struct {
 	Back       Millis `json:"back_ms"`    // from At until all partitions had answered calls sent after it was done; 0: the load ended before
 	Partitions int    `json:"partitions"` // in which an epoch began before the next disturbance
 	Unanswered Spread `json:"unanswered"`
+	Others     Millis `json:"others_max_ms"` // the longest of objects in other partitions
 
 	at time.Duration
 }
@@ -197,6 +198,7 @@ func (r *Result) disturbances(partitions [][]Epoch) {
 		waits := w.of(func(object int) bool { return len(changed) == 0 || changed[r.account[object].partition] })
 		all = append(all, waits...)
 		d.Unanswered = spread(waits)
+		d.Others = spread(w.of(func(object int) bool { return len(changed) > 0 && !changed[r.account[object].partition] })).Max
 	}
 	r.Unanswered = spread(all)
 }
