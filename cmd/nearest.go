@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/perdure/perdure/engine"
@@ -10,40 +9,15 @@ import (
 	"github.com/perdure/perdure/journal"
 )
 
-// nearest is the way to an object from a process with a worker that owns some partitions: to that one if it owns the
-// object's, else over NATS to whoever does. It does not repeat; an engine.Client around it does.
+// nearest looks at objects from a process with a worker that owns some partitions: there if it owns the object's, else over
+// NATS. engine.Worker.Nearest is the same for calls.
 type nearest struct {
 	worker     *engine.Worker
 	bus        *natsbus.Client
 	partitions int
 }
 
-var (
-	_ engine.Transport = (*nearest)(nil)
-	_ engine.Inspector = (*nearest)(nil)
-)
-
-// Do implements engine.Transport.
-func (n *nearest) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
-	if !n.worker.Owns(r.Class, r.Name) {
-		return n.bus.Do(ctx, r)
-	}
-	// In the process nothing is lost: the client's limit for one try, after which it asks again, would only reach into the
-	// turn. A caller that leaves still does.
-	in, cancel := context.WithDeadline(context.WithoutCancel(ctx), r.Deadline)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		if errors.Is(ctx.Err(), context.Canceled) {
-			cancel()
-		}
-	})()
-	return n.worker.Do(in, r)
-}
-
-// Post implements engine.Transport.
-func (n *nearest) Post(ctx context.Context, r engine.Request) (journal.Seq, error) {
-	return n.worker.Post(ctx, r)
-}
+var _ engine.Inspector = (*nearest)(nil)
 
 // looks is where to ask about an object.
 func (n *nearest) looks(class, name string) engine.Inspector {

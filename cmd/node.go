@@ -246,7 +246,7 @@ func (n *node) run(ctx context.Context, ready func()) error {
 }
 
 func (n *node) config(id string) engine.Config {
-	return engine.Config{
+	c := engine.Config{
 		ID: id, Namespace: n.ns, Partitions: n.kept.Partitions, Store: n.store, Classes: n.classes, Connect: n.join,
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
 			return natsbus.Listen(js.(*jetstream.Session).Conn(), n.ns, p, n.kept.Partitions, n.log, serve)
@@ -261,6 +261,13 @@ func (n *node) config(id string) engine.Config {
 		Version:     Version,
 		Durable:     n.durable,
 	}
+	if !n.alone {
+		c.Others = n.bus
+		c.Peers = func(js journal.Session, hear func(engine.Word)) (func(engine.Word), error) {
+			return natsbus.Peers(js.(*jetstream.Session).Conn(), n.ns, hear)
+		}
+	}
+	return c
 }
 
 func (n *node) mayWrite() error { return mayWrite(n.data, n.reserveMin) }
@@ -284,7 +291,7 @@ func (n *node) front(changes *feed.Hub) (http.Handler, error) {
 	c := gateway.Config{Transport: engine.NewClient(n.worker), Inspector: n.worker, Feed: changes, Ready: n.worker.Ready, Metrics: n.metrics, Log: n.log}
 	if !n.alone {
 		near := &nearest{n.worker, n.bus, n.kept.Partitions}
-		c.Transport, c.Inspector, c.Ready = engine.NewClient(near), near, near.ready
+		c.Transport, c.Inspector, c.Ready = engine.NewClient(n.worker.Nearest()), near, near.ready
 	}
 	return gateway.New(c)
 }

@@ -1,9 +1,11 @@
 package cmd
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +32,7 @@ type configured struct {
 }
 
 func newConfigured(t *testing.T) *configured {
-	for _, role := range []string{"WORKER", "CLIENT", "READER", "CONSOLE"} {
+	for _, role := range []string{"WORKER", "GATEWAY", "CLIENT", "READER", "CONSOLE"} {
 		t.Setenv("PERDURE_"+role+"_PASSWORD", "secret-of-the-"+strings.ToLower(role))
 	}
 	opts, err := server.ProcessConfigFile("../docs/nats.conf")
@@ -111,14 +113,17 @@ func (c *configured) may(role string, do func(nc *nats.Conn) error) bool {
 func TestEachRoleMayWhatItIsFor(t *testing.T) {
 	c := newConfigured(t)
 	c.serve()
-	published := map[string][]string{"client": {"call", "send"}, "reader": nil, "console": {"admin", "discover"}}
-	subscribed := map[string][]string{"client": {"inbox of its own"}, "reader": {"change"}, "console": {"change", "inbox of its own"}}
+	published := map[string][]string{"client": {"call", "send"}, "reader": nil, "console": {"admin", "discover"},
+		"gateway": {"call", "send", "admin", "slot", "http", "cancel", "info", "get", "consumer"}}
+	subscribed := map[string][]string{"client": {"inbox of its own"}, "reader": {"change"}, "console": {"change", "inbox of its own"},
+		"gateway": {"inbox of its own"}}
 	subjects := map[string]string{
 		"call": "objects.call.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
 		"change": "objects.change.counter.a", "inbox of its own": "_INBOX.x.y",
 		"journal": "objects.journal.254.counter.cart-99", "snap": "objects.snap.254.counter.cart-99", "epoch": "objects.epoch.0", "fence": "objects.fence.0",
 		"check": "objects.check.0", "due": "objects.due.254.counter.cart-99", "inbox": "objects.inbox.254.counter.cart-99.increment",
 		"slot": "objects.part.254.call.counter.cart-99.value", "slotted send": "objects.part.254.send.counter.cart-99.increment",
+		"http": "objects.part.254.http.counter.cart-99", "cancel": "objects.part.254.cancel",
 		"bucket": "$KV.objects-meta.namespace", "purge": "$JS.API.STREAM.PURGE.objects-0", "info": "$JS.API.STREAM.INFO.objects-0",
 		"get": "$JS.API.DIRECT.GET.objects-0", "consumer": "$JS.API.CONSUMER.CREATE.objects-inbox", "ack": "$JS.ACK.x", "all": ">", "other": "elsewhere",
 	}
@@ -176,6 +181,44 @@ func TestRolesReachWhatTheyAreFor(t *testing.T) {
 		_, err := changes.NextMsg(100 * time.Millisecond)
 		return err == nil
 	})
+}
+
+// TestAGatewayNeedsNoMoreThanItMay: calls, whole HTTP requests, messages, looking, and what changes.
+func TestAGatewayNeedsNoMoreThanItMay(t *testing.T) {
+	c := newConfigured(t)
+	c.serve()
+	f := newFleet(t)
+	f.nats = strings.TrimPrefix(c.server.ClientURL(), "nats://")
+	g := f.start("gateway", "--user", "gateway", "--password", "secret-of-the-gateway")
+	g.ready()
+	g.want(200, "POST", "/v1/objects/counter/a/call/increment", `{"by":2}`)
+	if got := g.want(200, "POST", "/counter/a", ""); got != `{"count":3}` {
+		t.Error(got)
+	}
+	g.want(202, "POST", "/v1/objects/counter/a/send/increment", `{"by":2}`)
+	eventually(t, func() bool { return g.want(200, "GET", "/counter/a", "") == `{"count":5}` })
+	if n := len(g.entries("counter/a")); n != 3 {
+		t.Errorf("%d changes", n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+g.http+"/v1/changes?from=start", nil)
+	must(t, err)
+	resp, err := http.DefaultClient.Do(r)
+	must(t, err)
+	defer resp.Body.Close()
+	lines, changes := bufio.NewScanner(resp.Body), 0
+	for changes < 3 && lines.Scan() {
+		if strings.HasPrefix(lines.Text(), `{"event":"change"`) {
+			changes++
+		}
+	}
+	if changes != 3 {
+		t.Errorf("%d changes are told: %d, %v", changes, resp.StatusCode, lines.Err())
+	}
+	if said, err := g.stop(); err != nil || strings.Contains(said, "ermission") {
+		t.Errorf("ends with %v: %s", err, said)
+	}
 }
 
 // TestNoAnswerGoesIntoAJournal: with clients in the workers' own account, the acknowledgement of a durable message would

@@ -2,16 +2,24 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/perdure/perdure/internal/embed"
 	"github.com/perdure/perdure/internal/wire"
@@ -80,7 +88,7 @@ type counting struct {
 	callers sync.WaitGroup
 }
 
-const countedObjects = 24
+const countedObjects = 12
 
 func count(t *testing.T, p *process) *counting {
 	c := &counting{t: t, p: p}
@@ -142,16 +150,16 @@ func TestCallersSeeNoErrorWhenAWorkerEnds(t *testing.T) {
 			gateway.ready()
 			workers = append(workers, f.start("serve", "--lease-term", "1s"))
 			outside, inside := count(t, gateway), workers[1]
-			outside.more(20)
+			outside.more(10)
 			for range 2 { // whoever has partitions: in two rounds each of them ends once
 				first := workers[0]
 				workers = append(workers[1:], first)
 				if said, err := first.end(signal); signal == syscall.SIGTERM && err != nil {
 					t.Errorf("ends with %v: %s", err, said)
 				}
-				outside.more(20)
+				outside.more(10)
 				first.start()
-				outside.more(20)
+				outside.more(10)
 			}
 			inside.ready()
 			outside.check()
@@ -160,6 +168,46 @@ func TestCallersSeeNoErrorWhenAWorkerEnds(t *testing.T) {
 				t.Errorf("through the gateway beside a worker c0 is %s after %d", got, outside.acked[0].Load())
 			}
 		})
+	}
+}
+
+// numbered is the id of a request that a gateway numbered.
+var numbered = regexp.MustCompile(`[0-9a-f]{32}-\d+`)
+
+// TestARemoteGatewayAnswersAsTheOneBesideTheWorker: what goes over NATS comes back as it would have without.
+func TestARemoteGatewayAnswersAsTheOneBesideTheWorker(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t).begin()
+	near, far := f.start("serve"), f.start("gateway")
+	near.ready()
+	far.ready()
+	large := strings.Repeat("x", 1<<20-100)
+	for _, r := range [][]string{
+		{"POST", "/v1/objects/counter/OBJECT/call/increment", `{"by":3}`, "Idempotency-Key", "a"},
+		{"POST", "/v1/objects/counter/OBJECT/call/increment", `{"by":3}`, "Idempotency-Key", "a"},
+		{"POST", "/v1/objects/counter/OBJECT/call/increment", `{"by":4}`, "Idempotency-Key", "a"},
+		{"POST", "/counter/OBJECT", "", "Idempotency-Key", "b"},
+		{"POST", "/counter/OBJECT", "", "Idempotency-Key", "b"},
+		{"POST", "/counter/OBJECT", large},
+		{"POST", "/counter/OBJECT", large + large},
+		{"GET", "/counter/OBJECT/below?x=%zz", ""},
+		{"HEAD", "/counter/OBJECT", ""},
+		{"PUT", "/counter/OBJECT", "x"},
+		{"GET", "/account/OBJECT", ""},
+		{"GET", "/nothing/OBJECT", ""},
+		{"GET", "/cart/OBJECT", ""},
+		{"GET", "/v1/objects/counter/OBJECT/call/increment", ""},
+		{"GET", "/v1/classes", ""},
+	} {
+		answer := func(p *process, object string) string {
+			status, h, body, err := p.send(t.Context(), r[0], strings.ReplaceAll(r[1], "OBJECT", object), r[2], r[3:]...)
+			must(t, err)
+			h.Del("Date")
+			return numbered.ReplaceAllString(strings.ReplaceAll(fmt.Sprintf("%d\n%v\n%s", status, h, body), object, "OBJECT"), "NUMBERED")
+		}
+		if diff := cmp.Diff(answer(near, "near"), answer(far, "away")); diff != "" {
+			t.Errorf("%s %s (-near +far):\n%s", r[0], r[1], diff)
+		}
 	}
 }
 
@@ -192,6 +240,70 @@ func TestWorkersWaitForTheirServer(t *testing.T) {
 	}
 	if said, err := gateway.stop(); err != nil {
 		t.Errorf("ends with %v: %s", err, said)
+	}
+}
+
+// clustered is a server of a cluster of three, which need not be complete.
+func clustered(t *testing.T, i int, listen string, routes []string) *server.Server {
+	t.Helper()
+	opts := &server.Options{ServerName: fmt.Sprint("s", i), JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+		Cluster: server.ClusterOpts{Name: "c"}, Routes: server.RoutesFromStr("nats://" + strings.Join(routes, ",nats://"))}
+	for address, to := range map[string][2]any{listen: {&opts.Host, &opts.Port}, routes[i]: {&opts.Cluster.Host, &opts.Cluster.Port}} {
+		host, port, err := net.SplitHostPort(address)
+		must(t, err)
+		*to[0].(*string) = host
+		*to[1].(*int), err = strconv.Atoi(port)
+		must(t, err)
+	}
+	s, err := server.NewServer(opts)
+	must(t, err)
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+// TestWorkersWaitForThreeServers that --replicas 3 needs: nothing is made with fewer.
+func TestWorkersWaitForThreeServers(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	routes := []string{freePort(t), freePort(t), freePort(t)}
+	clustered(t, 0, f.nats, routes)
+	worker := f.prepare("serve", "--replicas", "3", "--partitions", "2", "--timeout", "2s")
+	worker.start()
+	clustered(t, 1, freePort(t), routes)
+	two, err := nats.Connect("nats://"+f.nats, nats.RetryOnFailedConnect(true))
+	must(t, err)
+	defer two.Close()
+	js, err := natsjs.New(two)
+	must(t, err)
+	patience := time.Now().Add(time.Minute)
+	for { // until the two answer; what they say is that they are too few
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err := js.CreateStream(ctx, natsjs.StreamConfig{Name: "probe", Replicas: 3})
+		cancel()
+		if refused, ok := errors.AsType[natsjs.JetStreamError](err); ok && refused.APIError() != nil {
+			break
+		}
+		if err == nil || time.Now().After(patience) {
+			t.Fatalf("two of three servers: %v", err)
+		}
+	}
+	clustered(t, 2, freePort(t), routes)
+	for patience = time.Now().Add(2 * time.Minute); ; <-time.After(100 * time.Millisecond) {
+		if status, _, _, err := worker.send(t.Context(), "GET", "/readyz", ""); err == nil && status == 200 {
+			break
+		}
+		if time.Now().After(patience) {
+			t.Fatal("not ready with three servers")
+		}
+	}
+	if got := worker.want(200, "POST", "/counter/a", ""); got != `{"count":1}` {
+		t.Error(got)
+	}
+	info, err := js.Stream(t.Context(), "objects-1")
+	must(t, err)
+	if n := info.CachedInfo().Config.Replicas; n != 3 {
+		t.Errorf("%d replicas", n)
 	}
 }
 

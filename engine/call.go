@@ -137,9 +137,22 @@ type Request struct {
 	Deadline            time.Time
 	Limit               time.Duration // from receipt, if Deadline is not set; zero: 30 s
 
-	read   bool          // the method is a read
-	made   journal.Token // an id for a request that came without one
-	letter *letter       // it is a message of the inbox
+	ctx    context.Context // nil: its caller does not leave
+	read   bool            // the method is a read
+	made   journal.Token   // an id for a request that came without one
+	letter *letter         // it is a message of the inbox
+}
+
+// WithContext is the request of a caller that leaves when ctx ends, for [Config.Listen]: it does not begin then, and the
+// context of its turn ends.
+func (r Request) WithContext(ctx context.Context) Request { r.ctx = ctx; return r }
+
+// Context ends when the caller has left.
+func (r *Request) Context() context.Context {
+	if r.ctx == nil {
+		return context.Background()
+	}
+	return r.ctx
 }
 
 // SessionNumber numbers a request of a [Client], so that a repeat of it applies once.

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,6 +44,16 @@ func (w *Worker) Do(ctx context.Context, r Request) (Reply, error) {
 	}
 }
 
+// Owns tells whether the object's partition is this worker's now, and not about to be handed over. It may be another's when the
+// caller looks again.
+func (w *Worker) Owns(class, name string) bool { return w.owns(class, name, false) }
+
+// owns is Owns; a call from a turn still finds its object while the partition drains, since the turn is waited for.
+func (w *Worker) owns(class, name string, fromTurn bool) bool {
+	ep := w.epochs[wire.Partition(wire.Slot(class, wire.Escape(name)), w.cfg.Partitions)].Load()
+	return ep != nil && !ep.over.Load() && (fromTurn || !ep.closing.Load())
+}
+
 // Nearest is a transport that asks this worker for the objects that it owns, and [Config.Others] for all others.
 func (w *Worker) Nearest() Transport {
 	if w.cfg.Others == nil {
@@ -54,11 +65,19 @@ func (w *Worker) Nearest() Transport {
 type nearest struct{ w *Worker }
 
 func (n nearest) Do(ctx context.Context, r Request) (Reply, error) {
-	ep := n.w.epochs[wire.Partition(wire.Slot(r.Class, wire.Escape(r.Name)), n.w.cfg.Partitions)].Load()
-	if ep != nil && !ep.over.Load() && (!ep.closing.Load() || len(r.Chain) > 0) {
-		return n.w.Do(ctx, r)
+	if !n.w.owns(r.Class, r.Name, len(r.Chain) > 0) {
+		return n.w.cfg.Others.Do(ctx, r)
 	}
-	return n.w.cfg.Others.Do(ctx, r)
+	// In the process nothing is lost: the client's limit for one try, after which it asks again, would only reach into the
+	// turn. A caller that leaves still does.
+	in, cancel := context.WithDeadline(context.WithoutCancel(ctx), r.Deadline)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			cancel()
+		}
+	})()
+	return n.w.Do(in, r)
 }
 
 func (n nearest) Post(ctx context.Context, r Request) (journal.Seq, error) { return n.w.Post(ctx, r) }

@@ -44,7 +44,8 @@ type epoch struct {
 	// and them with it.
 	evicting chan struct{}
 
-	closing atomic.Bool // what it has is finished, and nothing new begins but what a turn waits for
+	listening atomic.Bool // requests reach it from everywhere
+	closing   atomic.Bool // what it has is finished, and nothing new begins but what a turn waits for
 
 	mu      sync.Mutex
 	objects map[snapshot.ID]*object
@@ -181,6 +182,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 		ep.end(err)
 		return fmt.Errorf("listen: %w", err)
 	}
+	ep.listening.Store(true)
 	inbox, stopInbox := context.WithCancelCause(ep.ctx)
 	defer stopInbox(nil)
 	ep.w.running.Go(func() { ep.serveInbox(inbox) })

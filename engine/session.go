@@ -79,15 +79,18 @@ func (s *session) run(ctx context.Context) error {
 	life, lost := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer lost(nil)
 	own, stop := context.WithCancelCause(life)
-	unlink := context.AfterFunc(ctx, func() {
+	s.tell(Word{-1})
+	var renewing, owning sync.WaitGroup
+	renewing.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-life.Done():
+		}
 		if errors.Is(context.Cause(ctx), errDrain) { // the others get ready to follow
 			s.leave(life)
 		}
 		stop(context.Cause(ctx))
 	})
-	defer unlink()
-	s.tell(Word{-1})
-	var renewing, owning sync.WaitGroup
 	renewing.Go(func() { lost(s.renew(life)) })
 	renewing.Go(func() { s.share(own) })
 	for p := range s.w.cfg.Partitions {

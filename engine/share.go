@@ -378,6 +378,7 @@ func (s *session) settleShare(ctx context.Context) (next time.Duration, err erro
 	for p, worker := range owners {
 		s.claims[p].set(worker == s.w.cfg.ID)
 	}
+	s.w.ses.Store(s)
 	return next, nil
 }
 

@@ -30,6 +30,7 @@ type Worker struct {
 	queued atomic.Int64 // bytes of the requests that wait
 	full   atomic.Pointer[error]
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
+	ses    atomic.Pointer[session] // nil: none that has settled its share
 	index  index
 	when   thresholds
 	bounds bounds
@@ -198,6 +199,7 @@ func (w *Worker) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer w.ses.Store(nil)
 	return s.run(ctx)
 }
 
@@ -257,7 +259,7 @@ func (w *Worker) listen(ep *epoch) (stop func(), err error) {
 		return func() {}, nil
 	}
 	return w.cfg.Listen(ep.ses.js, ep.p, func(r Request, reply func(Reply, error)) {
-		w.submit(context.Background(), r, reply) // not the worker's life: who drains finishes what it has
+		w.submit(r.Context(), r, reply) // not the worker's life: who drains finishes what it has
 	})
 }
 
@@ -316,6 +318,7 @@ type Status struct {
 // PartitionStatus is one partition: its epoch if it is owned, or why not.
 type PartitionStatus struct {
 	Partition int         `json:"partition"`
+	Share     bool        `json:"share"` // it is this worker's to own
 	Owned     bool        `json:"owned"`
 	Epoch     uint64      `json:"epoch,omitempty"`
 	High      journal.Seq `json:"high,omitempty"`
@@ -340,13 +343,17 @@ func (w *Worker) Status() Status {
 	if err := w.full.Load(); err != nil {
 		s.DiskFull = (*err).Error()
 	}
+	ses := w.ses.Load()
 	for p := range w.epochs {
 		ps := PartitionStatus{Partition: p}
+		if ses != nil {
+			ps.Share, _ = ses.claims[p].get()
+		}
 		if ep := w.epochs[p].Load(); ep != nil && !ep.over.Load() {
 			ep.mu.Lock()
 			ps.Resident = len(ep.objects)
 			ep.mu.Unlock()
-			ps.Owned, ps.Epoch, ps.High = true, ep.id.Number, ep.committer.high()
+			ps.Owned, ps.Epoch, ps.High = ep.listening.Load(), ep.id.Number, ep.committer.high()
 			if in := ep.inbox.Load(); in != nil {
 				ps.Inbox = in.status()
 			}
@@ -365,23 +372,20 @@ func (w *Worker) Status() Status {
 	return s
 }
 
-// Ready is nil when every partition is owned, and otherwise says what is missing.
+// Ready is nil when the worker owns every partition that is its share, and otherwise says what is missing.
 func (w *Worker) Ready() error {
+	if w.ses.Load() == nil {
+		return errors.New("the worker has no lease, or has not seen yet what its share is")
+	}
 	for _, p := range w.Status().Owned {
 		if p.Alarm != "" {
 			return fmt.Errorf("partition %d: %s", p.Partition, p.Alarm)
 		}
-		if !p.Owned {
+		if p.Share && !p.Owned {
 			return fmt.Errorf("partition %d is not owned yet", p.Partition)
 		}
 	}
 	return nil
-}
-
-// Owns tells whether the partition of an object is this worker's just now, so that a request for it is served here.
-func (w *Worker) Owns(class, name string) bool {
-	ep := w.epochs[wire.Partition(wire.Slot(class, wire.Escape(name)), w.cfg.Partitions)].Load()
-	return ep != nil && !ep.over.Load()
 }
 
 // know remembers how far a stream went, to compare when the partition is begun again.

@@ -202,7 +202,7 @@ func (l testLog) Write(b []byte) (int, error) {
 // ready waits until the worker owns everything.
 func (w *world) ready(worker *Worker) {
 	w.t.Helper()
-	eventually(w.t, "ready", func() bool { return worker.Ready() == nil })
+	eventually(w.t, "ready", func() bool { return worker.Ready() == nil && len(owned(worker)) == worldPartitions })
 }
 
 // eventually waits until what is said is so.

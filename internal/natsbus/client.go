@@ -61,6 +61,7 @@ func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error)
 	defer cancel()
 	answer, err := c.request(ctx, m, engine.UnknownOutcome)
 	if err != nil {
+		c.cancel(ctx, &r)
 		return engine.Reply{}, refusal(&r, err)
 	}
 	reply, err := parseReply(answer)

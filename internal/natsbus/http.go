@@ -71,8 +71,19 @@ func (in *intake) takeHTTP(m *nats.Msg) {
 	case slot != wire.Slot(class, token):
 		in.passOn(m, in.ns.HTTP(class, token))
 	default:
-		in.give(r, in.replyTo(m))
+		in.giveHTTP(r, in.replyTo(m))
 	}
+}
+
+func (in *intake) giveHTTP(r engine.Request, to string) {
+	r, done := in.callers.enter(r)
+	in.serve(r, func(reply engine.Reply, err error) {
+		done()
+		if err == nil {
+			reply.Body, err = formatHTTPReply(r.HTTP.Method, &reply)
+		}
+		in.answer(to, reply, err)
+	})
 }
 
 // parseHTTP reads an HTTP request out of a message.
@@ -103,8 +114,10 @@ func formatHTTPReply(method string, reply *engine.Reply) ([]byte, error) {
 	}
 	out := &http.Response{StatusCode: reply.Status, ProtoMajor: 1, ProtoMinor: 1, Header: wire.EndToEnd(reply.Header), Request: &http.Request{Method: method},
 		ContentLength: int64(len(reply.Body)), Body: io.NopCloser(bytes.NewReader(reply.Body))}
-	if method == http.MethodHead { // what GET would have only the class knows, and may have said
-		out.Body, out.ContentLength = nil, -1
+	if method == http.MethodHead { // no body follows; what GET would have the class said, or wrote
+		if out.Body = nil; len(reply.Body) == 0 {
+			out.ContentLength = -1
+		}
 		if n, err := strconv.ParseInt(reply.Header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
 			out.ContentLength = n
 		}

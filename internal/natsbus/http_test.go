@@ -1,9 +1,11 @@
 package natsbus
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +61,7 @@ func TestAnHTTPReplyArrivesAsItWasSent(t *testing.T) {
 		{"GET", engine.Reply{Status: 201, Header: http.Header{"Connection": {"X-Hop"}, "X-Hop": {"1"}, "Transfer-Encoding": {"gzip"}, "X-End": {"1"}}},
 			engine.Reply{Status: 201, Header: http.Header{"X-End": {"1"}, "Content-Length": {"0"}}}},
 		{"HEAD", engine.Reply{Status: 200, Header: http.Header{"Content-Length": {"1234"}}}, engine.Reply{Status: 200, Header: http.Header{"Content-Length": {"1234"}}}},
+		{"HEAD", engine.Reply{Status: 200, Body: []byte("12")}, engine.Reply{Status: 200, Header: http.Header{"Content-Length": {"2"}}}},
 		{"HEAD", engine.Reply{Status: 200}, engine.Reply{Status: 200}},
 	} {
 		replies <- tt.sent
@@ -129,6 +132,49 @@ func TestAnHTTPRequestInTheWrongSlotIsPassedOn(t *testing.T) {
 	if string(reply.Body) != "1" {
 		t.Errorf("got %+v", reply)
 	}
+}
+
+func TestACallerThatLeavesEndsItsHTTPRequest(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	type task struct {
+		engine.Request
+		answer func(engine.Reply, error)
+	}
+	held := make(chan task, 3)
+	listen(t, ns, func(r engine.Request, answer func(engine.Reply, error)) { held <- task{r, answer} })
+	c := NewClient(connect(t), ns)
+	at := time.Now().Add(time.Minute)
+	send := func(ctx context.Context, n uint64) {
+		r := getting("/counter/a", "GET")
+		r.Deadline, r.Session = at, &engine.SessionNumber{Sender: sender, N: n, M: 1, Deadline: at}
+		_, _ = c.Do(ctx, r)
+	}
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	leaving, leave := context.WithCancel(t.Context())
+	impatient, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	calls.Go(func() { send(t.Context(), 1) })
+	stays := <-held
+	calls.Go(func() { send(impatient, 2) }) // it will ask again, under the same number
+	asksAgain := <-held
+	<-impatient.Done()
+	calls.Go(func() { send(leaving, 3) })
+	leaves := <-held
+	leave()
+	select {
+	case <-leaves.Context().Done():
+	case <-time.After(30 * time.Second):
+		t.Error("a caller left, and its request goes on")
+	}
+	for _, other := range []task{stays, asksAgain} {
+		if other.Context().Err() != nil {
+			t.Errorf("request %d ends, and its caller waits", other.Session.N)
+		}
+		other.answer(engine.Reply{Status: 200}, nil)
+	}
+	leaves.answer(engine.Reply{Status: 200}, nil)
 }
 
 func TestReachAsksWhoOwnsAnything(t *testing.T) {

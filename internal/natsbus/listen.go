@@ -42,7 +42,7 @@ func PassedOn() uint64 { return passedOn.Load() }
 // before.
 func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slog.Logger,
 	serve func(engine.Request, func(engine.Reply, error))) (stop func(), err error) {
-	in := &intake{answers{nc, ns, log}, serve}
+	in := &intake{answers: answers{nc, ns, log}, serve: serve, callers: callers{waiting: map[string]*waitingCaller{}}}
 	subs := &drained{nc: nc}
 	stop = subs.stop
 	subscribe := func(subject string, take nats.MsgHandler) error {
@@ -58,6 +58,9 @@ func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slo
 		if err == nil {
 			err = subscribe(ns.SlotHTTP(slot), in.takeHTTP)
 		}
+		if err == nil {
+			err = subscribe(ns.Cancel(slot), in.callers.left)
+		}
 		if err != nil {
 			stop()
 			return nil, fmt.Errorf("subscribe to slot %d: %w", slot, err)
@@ -72,7 +75,8 @@ func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slo
 
 type intake struct {
 	answers
-	serve func(engine.Request, func(engine.Reply, error))
+	serve   func(engine.Request, func(engine.Reply, error))
+	callers callers // of HTTP requests
 }
 
 // take is called for every message, one at a time per slot.
@@ -91,16 +95,15 @@ func (in *intake) take(m *nats.Msg) {
 
 // give has a request served, and its answer sent.
 func (in *intake) give(r engine.Request, to string) {
-	in.serve(r, func(reply engine.Reply, err error) {
-		if err == nil && r.HTTP != nil {
-			reply.Body, err = formatHTTPReply(r.HTTP.Method, &reply)
-		}
-		if err != nil {
-			in.fail(to, err)
-		} else {
-			in.send(to, reply)
-		}
-	})
+	in.serve(r, func(reply engine.Reply, err error) { in.answer(to, reply, err) })
+}
+
+func (in *intake) answer(to string, reply engine.Reply, err error) {
+	if err != nil {
+		in.fail(to, err)
+	} else {
+		in.send(to, reply)
+	}
 }
 
 // passOn sends a request to the slot of its object, as it is.

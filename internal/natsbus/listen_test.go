@@ -256,7 +256,7 @@ func TestStopEndsIntakeAndNotAnswers(t *testing.T) {
 // TestStopLosesNoRequest: each request that callers send while an owner leaves is answered, or went to nobody.
 func TestStopLosesNoRequest(t *testing.T) {
 	t.Parallel()
-	const rounds, callers = 20, 32
+	const rounds, callers = 10, 32
 	ns := namespace(t)
 	var requests []string
 	for i := range callers {

@@ -180,6 +180,9 @@ func (ns Subjects) part(kind, class, token string) string {
 // SlotHTTP matches the HTTP requests for a slot, as owners subscribe to them.
 func (ns Subjects) SlotHTTP(slot int) string { return fmt.Sprintf("%s.part.%d.http.*.*", ns, slot) }
 
+// Cancel is where gateways say that the caller of an HTTP request in a slot has left.
+func (ns Subjects) Cancel(slot int) string { return fmt.Sprintf("%s.part.%d.cancel", ns, slot) }
+
 // Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
 func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
 

@@ -60,6 +60,7 @@ func TestSubjects(t *testing.T) {
 		ns.CallAt("counter", token, "get"):  "objects.part.122.call.counter.a%2Eb.get",
 		ns.SlotHTTP(3):                      "objects.part.3.http.*.*",
 		ns.HTTP("counter", token):           "objects.part.122.http.counter.a%2Eb",
+		ns.Cancel(3):                        "objects.part.3.cancel",
 		ns.Admin("state"):                   "objects.admin.state",
 	} {
 		if got != want {
