@@ -270,10 +270,53 @@ func (a *app) drilled(ctx context.Context, f *drillFlags) (system drill.System, 
 		a.nats.server, a.nats.context, f.urls = local.NATS(), "", local.HTTP()
 		err = local.Start(ctx)
 	}
+	if err == nil {
+		err = a.owned(ctx)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, end(), os.RemoveAll(dir))
 	}
 	return local, end, nil
+}
+
+// ownedWithin is how long workers may take to share the partitions.
+const ownedWithin = time.Minute
+
+// owned waits until the journal names an owner of each partition.
+func (a *app) owned(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, ownedWithin)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := a.haveOwners(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the system does not serve: %w", err)
+		}
+	}
+}
+
+func (a *app) haveOwners(ctx context.Context) error {
+	s, named, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for p := range named.Partitions {
+		m, err := s.Log(p).Last(ctx, wire.Subjects(a.nats.namespace).Epoch(p))
+		if err != nil {
+			return fmt.Errorf("partition %d: %w", p, err)
+		}
+		if r, err := journal.DecodeEpoch(m.Data); err != nil || r.Release {
+			return errors.Join(err, fmt.Errorf("partition %d has no owner", p))
+		}
+	}
+	return nil
 }
 
 // own is a system of the drill's own: everything in one process, or a cluster.

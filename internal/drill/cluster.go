@@ -28,15 +28,15 @@ func NewCluster(cfg cluster.Config, disturbed map[Kind]bool) (*Cluster, error) {
 	return s, nil
 }
 
-// Start starts everything, and returns when it serves: all servers and gateways are there, and the first worker is ready.
-// Another may own nothing, and is not ready before it does.
+// Start starts everything, and returns when servers and gateways are ready. Workers share the partitions, which takes them a
+// while longer.
 func (c *Cluster) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for _, stage := range []struct {
 		list []*cluster.Process
 		wait func(context.Context, []*cluster.Process) error
-	}{{c.cluster.Servers, all}, {c.cluster.Workers, first}, {c.cluster.Gateways, all}} { // a gateway waits for a worker's namespace
+	}{{c.cluster.Servers, all}, {c.cluster.Workers, none}, {c.cluster.Gateways, all}} { // a gateway waits for a worker's namespace
 		for _, p := range stage.list {
 			if err := p.Start(); err != nil {
 				return err
@@ -49,6 +49,9 @@ func (c *Cluster) Start(ctx context.Context) error {
 	return nil
 }
 
+// none waits for nobody.
+func none(context.Context, []*cluster.Process) error { return nil }
+
 // all waits until all processes are ready.
 func all(ctx context.Context, list []*cluster.Process) error {
 	for _, p := range list {
@@ -57,22 +60,6 @@ func all(ctx context.Context, list []*cluster.Process) error {
 		}
 	}
 	return nil
-}
-
-// first waits for the first process that is ready; the error is why one is not, if none is.
-func first(ctx context.Context, list []*cluster.Process) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	became := make(chan error, len(list))
-	for _, p := range list {
-		go func() { became <- p.Ready(ctx) }() // ends with ctx
-	}
-	for range list {
-		if err = <-became; err == nil {
-			return nil
-		}
-	}
-	return err
 }
 
 // Stop ends everything at once.

@@ -13,7 +13,7 @@ type System interface {
 // Own is a system that a drill starts itself.
 type Own interface {
 	System
-	// Start starts it, and returns when it serves.
+	// Start starts it. Partitions may have no owners yet when it returns.
 	Start(ctx context.Context) error
 	// Stop ends all of it at once.
 	Stop() error
