@@ -118,7 +118,7 @@ func (c *committer) run() {
 		case <-c.ep.done:
 			return
 		case <-tick.C:
-			if c.overdue() {
+			if c.overdue(c.ep.w.cfg.AckTimeout) {
 				c.ep.end(fmt.Errorf("append: %w within %v", errNoAnswer, c.ep.w.cfg.AckTimeout))
 				return
 			}
@@ -279,14 +279,14 @@ func (c *committer) told(s sent, last journal.Seq) {
 	s.record.o.stored(s.record, last)
 }
 
-// overdue tells whether an append waits too long for its answer.
-func (c *committer) overdue() bool {
+// overdue tells whether an append waits for its answer for longer than a limit.
+func (c *committer) overdue(limit time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.win.told == len(c.win.flights) {
 		return false
 	}
-	return c.ep.w.awake()-c.win.flights[c.win.told].what.at > c.ep.w.cfg.AckTimeout
+	return c.ep.w.awake()-c.win.flights[c.win.told].what.at > limit
 }
 
 // close ends the committer with its epoch. The objects tell their callers.

@@ -183,6 +183,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	ep.listening.Store(true)
+	ep.w.running.Go(ep.purgeFences)
 	ep.ses.tell(WordOwned, ep.p)
 	inbox, stopInbox := context.WithCancelCause(ep.ctx)
 	defer stopInbox(nil)
@@ -219,6 +220,13 @@ func (ep *epoch) serve(ctx context.Context) error {
 		case <-ep.press:
 			ep.sweep()
 		}
+	}
+}
+
+// purgeFences removes the fillers of former epochs: they have done what they are for.
+func (ep *epoch) purgeFences() {
+	if err := ep.log.Purge(ep.ctx, ep.ns.Fence(ep.p), ep.seq); err != nil && !ep.over.Load() {
+		ep.w.log.Warn("fillers of former epochs not purged", "partition", ep.p, "err", err)
 	}
 }
 
@@ -292,6 +300,8 @@ func (ep *epoch) drain(ctx context.Context, stop func()) {
 	alone := ep.ses.heir(ep.p) == ""
 	if !alone {
 		ep.restAll(ep.w.awake() + restFor)
+		defer ep.takeTurn()()
+		deadline = ep.w.awake() + drainFor
 	}
 	stop()
 	ep.closing.Store(true)
@@ -313,14 +323,14 @@ func (ep *epoch) drain(ctx context.Context, stop func()) {
 		await(ep.emptied)
 	} else {
 		busy := ep.members()
-		await(func() bool {
+		await(func() bool { // an append that got lost is not waited for: the next epoch, which is released at once, settles it
 			busy = slices.DeleteFunc(busy, (*object).finished)
-			return len(busy) == 0 && ep.committer.drained()
+			return len(busy) == 0 && ep.committer.drained() || ep.committer.overdue(handAck)
 		})
 	}
 	if in != nil {
 		in.checkpoint()
-		await(ep.committer.drained)
+		await(func() bool { return ep.committer.drained() || !alone && ep.committer.overdue(handAck) })
 	}
 	if !ep.over.Load() {
 		ep.ses.release(ep)
@@ -329,8 +339,24 @@ func (ep *epoch) drain(ctx context.Context, stop func()) {
 
 const (
 	restFor  = 5 * time.Second
+	turnFor  = 2 * time.Second
+	handAck  = time.Second
 	handPoll = time.Millisecond
 )
+
+// takeTurn waits until no other partition of the worker is being handed over, so that each is without owner as shortly as can be: they would
+// all take longer side by side. It does not wait for one that takes long. What it returns ends the turn.
+func (ep *epoch) takeTurn() (done func()) {
+	t := time.NewTimer(turnFor + time.Duration(ep.p)*time.Microsecond)
+	defer t.Stop()
+	select {
+	case ep.w.handing <- struct{}{}:
+		return func() { <-ep.w.handing }
+	case <-t.C:
+	case <-ep.done:
+	}
+	return func() {}
+}
 
 // members are the objects that are in memory.
 func (ep *epoch) members() []*object {

@@ -93,8 +93,8 @@ func (s *session) heard(w Word) {
 // Each worker probes the next one in the ring of those that answer callers through the same server, so that the death of one is
 // noticed sooner than by its silence.
 const (
-	probeEvery = 100 * time.Millisecond
-	probeFor   = 300 * time.Millisecond
+	probeEvery = 50 * time.Millisecond
+	probeFor   = 100 * time.Millisecond
 )
 
 // intakeNATS is a lease's word that its worker answers callers through its connection to NATS alone.

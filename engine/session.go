@@ -399,10 +399,9 @@ func (s *session) fence(ctx context.Context, ep *epoch, last journal.Seq) (first
 	return end + 1, nil
 }
 
-// enter makes the epoch ready: its witness is written before it serves, and the fillers before it are purged.
+// enter makes the epoch ready: its witness is written before it serves.
 func (s *session) enter(ctx context.Context, ep *epoch, w journal.Witness, rev journal.Seq, first journal.Seq) error {
-	w.Epoch, w.EpochSeq, w.Acked = ep.id, ep.seq, first-1
-	if _, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev); err != nil {
+	if err := s.takeWitness(ctx, ep, w, rev, first-1); err != nil {
 		return fmt.Errorf("write the witness: %w", err)
 	}
 	for m, err := range ep.log.Read(ctx, ep.ns.Epoch(ep.p), 1) {
@@ -415,9 +414,6 @@ func (s *session) enter(ctx context.Context, ep *epoch, w journal.Witness, rev j
 	}
 	if n := len(ep.history); n == 0 || ep.history[n-1].seq != ep.seq {
 		return fmt.Errorf("%w: the epoch record at %d is not the last on its subject", errEpochOver, ep.seq)
-	}
-	if err := ep.log.Purge(ctx, ep.ns.Fence(ep.p), ep.seq); err != nil {
-		s.w.log.Warn("fillers of former epochs not purged", "partition", ep.p, "err", err)
 	}
 	ep.committer = newCommitter(ep, first)
 	ep.ctx, ep.cancel = context.WithCancel(context.Background())
@@ -450,13 +446,14 @@ func (s *session) release(ep *epoch) {
 		s.claims[ep.p].open = false
 		err = s.w.settle(ctx, ep.log.Stream(), end)
 	}
-	if err == nil {
-		err = s.updateWitness(ctx, ep, end)
-	}
 	if err != nil {
 		s.w.log.Warn("partition not released; whoever follows waits for the lease", "partition", ep.p, "err", err)
+		return
 	}
 	s.tell(WordFree, ep.p)
+	if err := s.updateWitness(ctx, ep, end); err != nil { // whoever follows may have been quicker, and knows more
+		s.w.log.Debug("witness of the release not written", "partition", ep.p, "err", err)
+	}
 }
 
 // parting is a context for what is written at the end of something: a clean stop does not end it, a kill does.

@@ -48,6 +48,23 @@ func (s *session) compare(ctx context.Context, log journal.Log, p int, w journal
 	return nil
 }
 
+// takeWitness makes the witness know a new epoch, before it serves. The former owner may still be noting how far its own went: that is
+// before the epoch, or it is for the next try to find out what is wrong.
+func (s *session) takeWitness(ctx context.Context, ep *epoch, w journal.Witness, rev, acked journal.Seq) error {
+	for before := w.Epoch; ; {
+		w.Epoch, w.EpochSeq, w.Acked = ep.id, ep.seq, acked
+		_, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev)
+		if !errors.Is(err, journal.ErrConflict) {
+			return err
+		}
+		now, nowRev, err2 := journal.ReadWitness(ctx, s.js.Meta(), ep.p)
+		if err2 != nil || now.Epoch != before || now.Life != w.Life || now.Alarm != nil || now.Acked >= ep.seq {
+			return errors.Join(err, err2)
+		}
+		w, rev = now, nowRev
+	}
+}
+
 // witness notes how far the stream is known to go, if that grew.
 func (s *session) witness(ep *epoch) error {
 	s.w.know(ep.p, ep.life, ep.committer.high())

@@ -37,6 +37,7 @@ type Worker struct {
 
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
+	handing chan struct{}  // has an element while a partition is handed over
 	resting chan func()    // takes work for a goroutine that has none
 	rested  atomic.Int64   // how many wait for it
 
@@ -65,7 +66,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
-		when: usual, bounds: usualBounds, born: time.Now(), resting: make(chan func()), ended: make(chan struct{})}
+		when: usual, bounds: usualBounds, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.index = newIndex(cfg.Partitions)
 	w.client = NewClient(w.Nearest())
 	w.client.now = w.clock.Now
@@ -353,7 +354,7 @@ func (w *Worker) Status() Status {
 			ep.mu.Lock()
 			ps.Resident = len(ep.objects)
 			ep.mu.Unlock()
-			ps.Owned, ps.Epoch, ps.High = ep.listening.Load(), ep.id.Number, ep.committer.high()
+			ps.Owned, ps.Epoch, ps.High = ep.listening.Load() && !ep.closing.Load(), ep.id.Number, ep.committer.high()
 			if in := ep.inbox.Load(); in != nil {
 				ps.Inbox = in.status()
 			}

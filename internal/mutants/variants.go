@@ -38,7 +38,7 @@ var variants = []variant{
 		old: "	w.failed = w.failed || o != journal.Stored\n", new: "",
 		other: "./engine TestWindowTellsEachOnceAndNothingStoredBehindAGap", why: "the committer has ended the epoch by then"},
 	{name: "an append without an answer is waited for, for ever", property: "I9", file: "engine/committer.go",
-		old: "> c.ep.w.cfg.AckTimeout", new: "> 1000*c.ep.w.cfg.AckTimeout"},
+		old: "c.overdue(c.ep.w.cfg.AckTimeout)", new: "c.overdue(1000 * c.ep.w.cfg.AckTimeout)"},
 	{name: "a version is left out", property: "I1", file: "engine/object.go",
 		old: "dst = journal.AppendRecord(dst, r.first, o.last, encoded)", new: "dst = journal.AppendRecord(dst, r.first+r.first/4, o.last, encoded)"},
 	{name: "prev is that of the record before the last one", property: "I1", file: "engine/object.go",
