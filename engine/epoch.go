@@ -177,6 +177,7 @@ func (ep *epoch) pressed() {
 // the partition.
 func (ep *epoch) serve(ctx context.Context) error {
 	ep.w.running.Go(ep.committer.run)
+	ep.ses.tell(WordOwned, ep.p) // before it listens: what is asked of this owner is not to be asked again
 	stop, err := ep.w.listen(ep)
 	if err != nil {
 		ep.end(err)
@@ -184,7 +185,6 @@ func (ep *epoch) serve(ctx context.Context) error {
 	}
 	ep.listening.Store(true)
 	ep.w.running.Go(ep.purgeFences)
-	ep.ses.tell(WordOwned, ep.p)
 	inbox, stopInbox := context.WithCancelCause(ep.ctx)
 	defer stopInbox(nil)
 	ep.w.running.Go(func() { ep.serveInbox(inbox) })

@@ -43,7 +43,7 @@ type WordKind string
 const (
 	WordShare WordKind = "share" // a lease or the placement has changed
 	WordFree  WordKind = "free"  // a partition was released
-	WordOwned WordKind = "owned" // a partition has a new owner, which listens: what nobody has answered is to be asked again
+	WordOwned WordKind = "owned" // a partition has a new owner, which is about to listen: what nobody has answered is to be asked again
 )
 
 // String is the word as a token of a subject: share, free-3-16, owned-3-16.
