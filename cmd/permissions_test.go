@@ -73,18 +73,23 @@ func (c *configured) serve() {
 	must(t, err)
 	s.Close()
 	log := slog.New(slog.DiscardHandler)
-	w, err := engine.New(engine.Config{
+	var w *engine.Worker
+	w, err = engine.New(engine.Config{
 		ID: "w", Namespace: ns, Partitions: named.Partitions, Store: snapshot.NewMemory(), Classes: []engine.AnyClass{counter.Counters},
 		Connect: func(ctx context.Context) (journal.Session, error) { return dial(ctx) },
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
-			return natsbus.Listen(js.(*jetstream.Session).Conn(), ns, p, named.Partitions, log, serve)
+			nc := js.(*jetstream.Session).Conn()
+			if _, err := natsbus.ServePart(nc, ns, p, w, log); err != nil { // it ends with the connection
+				return nil, err
+			}
+			return natsbus.Listen(nc, ns, p, named.Partitions, log, serve)
 		},
 	})
 	must(t, err)
 	classes, err := w.Classes(t.Context())
 	must(t, err)
 	nc := c.connect("worker")
-	_, err = natsbus.ServeAdmin(nc, ns, w, func() any { return w.Status() }, log)
+	_, err = natsbus.ServeAdmin(nc, ns, natsbus.Admin{Worker: "w", Partitions: named.Partitions, Classes: w.Classes}, log)
 	must(t, err)
 	_, err = natsbus.NewService(ns, "w", Version, named.Partitions, classes).Serve(nc, ns, log)
 	must(t, err)
