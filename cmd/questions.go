@@ -11,9 +11,9 @@ import (
 )
 
 // answer has the worker answer questions: about itself, and, by asking the owners, about all objects.
-func (n *node) answer(nc *nats.Conn) (stop func(), err error) {
+func (n *node) answer(nc *nats.Conn) (silence func(), err error) {
 	others := natsbus.NewClient(nc, n.ns)
-	stop, err = natsbus.ServeAdmin(nc, n.ns, natsbus.Admin{
+	stop, err := natsbus.ServeAdmin(nc, n.ns, natsbus.Admin{
 		Worker: n.worker.Status().ID, Partitions: n.kept.Partitions, Classes: n.worker.Classes,
 		Report: func() any { return n.report() },
 		Status: func(ctx context.Context) (any, error) { return n.system(ctx, others), nil },
