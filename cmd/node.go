@@ -327,6 +327,13 @@ func (n *node) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer silence()
+	if !n.alone { // the server of `perdure dev` maps calls
+		unrelay, err := natsbus.RelayCalls(nc, n.ns, n.log)
+		if err != nil {
+			return err
+		}
+		defer unrelay()
+	}
 	if n.durable != nil {
 		stop, err := natsbus.StorePosts(nc, n.ns, n.durable, n.mayWrite, n.log)
 		if err != nil {

@@ -91,6 +91,8 @@ func (c *configured) serve() {
 	nc := c.connect("worker")
 	_, err = natsbus.ServeAdmin(nc, ns, natsbus.Admin{Worker: "w", Partitions: named.Partitions, Classes: w.Classes}, log)
 	must(t, err)
+	_, err = natsbus.RelayCalls(nc, ns, log) // the server maps calls: nothing comes there
+	must(t, err)
 	_, err = natsbus.NewService(ns, "w", Version, named.Partitions, classes).Serve(nc, ns, log)
 	must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -128,6 +130,7 @@ func TestEachRoleMayWhatItIsFor(t *testing.T) {
 		"journal": "objects.journal.254.counter.cart-99", "snap": "objects.snap.254.counter.cart-99", "epoch": "objects.epoch.0", "fence": "objects.fence.0",
 		"check": "objects.check.0", "due": "objects.due.254.counter.cart-99", "inbox": "objects.inbox.254.counter.cart-99.increment",
 		"slot": "objects.part.254.call.counter.cart-99.value", "slotted send": "objects.part.254.send.counter.cart-99.increment",
+		"part": "objects.control.part.0.state", "worker": "objects.control.worker.w.status", "word": "objects.control.word.share",
 		"http": "objects.part.254.http.counter.cart-99", "cancel": "objects.part.254.cancel",
 		"bucket": "$KV.objects-meta.namespace", "purge": "$JS.API.STREAM.PURGE.objects-0", "info": "$JS.API.STREAM.INFO.objects-0",
 		"get": "$JS.API.DIRECT.GET.objects-0", "consumer": "$JS.API.CONSUMER.CREATE.objects-inbox", "ack": "$JS.ACK.x", "all": ">", "other": "elsewhere",

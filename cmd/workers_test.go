@@ -7,6 +7,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/doctor"
@@ -20,9 +23,10 @@ type pair struct {
 	ids     []string
 }
 
-func newPair(t *testing.T, args ...string) *pair {
+func newPair(f *fleet, args ...string) *pair {
+	t := f.t
 	t.Helper()
-	p := &pair{fleet: newFleet(t).begin()}
+	p := &pair{fleet: f}
 	for range 2 {
 		w := p.start("serve", append([]string{"--partitions", "4"}, args...)...)
 		w.ready()
@@ -81,7 +85,7 @@ func (p *pair) wants(code int, says string, args ...string) {
 // TestQuestionsAreAnsweredByWorkersThatShare: through either, about all objects; and not about some only when an owner is gone.
 func TestQuestionsAreAnsweredByWorkersThatShare(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, "--lease-term", "30s") // so long nobody takes over
+	p := newPair(newFleet(t).begin(), "--lease-term", "30s") // so long nobody takes over
 	var names []string
 	for i := range 24 {
 		names = append(names, fmt.Sprintf("c%02d", i))
@@ -156,7 +160,7 @@ func TestQuestionsAreAnsweredByWorkersThatShare(t *testing.T) {
 // TestPartitionsAreMovedAndWorkersDrained by the commands, which return when it is done.
 func TestPartitionsAreMovedAndWorkersDrained(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, "--lease-term", "1s")
+	p := newPair(newFleet(t).begin(), "--lease-term", "1s")
 	a, b := p.ids[0], p.ids[1]
 	at := slices.IndexFunc(p.partitions(), func(of partitionState) bool { return of.Worker == a })
 	moved := fmt.Sprint(at)
@@ -203,6 +207,35 @@ func TestPartitionsAreMovedAndWorkersDrained(t *testing.T) {
 	}
 }
 
+// TestNamesThatAnotherWorkerMadeAreListed when the partition is back.
+func TestNamesThatAnotherWorkerMadeAreListed(t *testing.T) {
+	t.Parallel()
+	p := newPair(newFleet(t).begin(), "--lease-term", "1s")
+	at := slices.IndexFunc(p.partitions(), func(of partitionState) bool { return of.Worker == p.ids[0] })
+	var names []string
+	for i := 0; len(names) < 2; i++ {
+		if name := fmt.Sprintf("c%03d", i); partOf(name) == at {
+			names = append(names, name)
+		}
+	}
+	listed := func() (got []string) {
+		for _, o := range lines[engine.ObjectInfo](t, p.workers[1], "objects", "--json") {
+			got = append(got, o.Name)
+		}
+		return got
+	}
+	p.workers[1].want(200, "POST", "/counter/"+names[0], "")
+	if got := listed(); !slices.Equal(got, names[:1]) {
+		t.Errorf("listed: %v", got)
+	}
+	p.wants(0, "owns partition", "partitions", "move", fmt.Sprint(at), p.ids[1])
+	p.workers[1].want(200, "POST", "/counter/"+names[1], "")
+	p.wants(0, "owns partition", "partitions", "move", fmt.Sprint(at), p.ids[0])
+	if got := listed(); !slices.Equal(got, names) {
+		t.Errorf("listed: %v, want %v", got, names)
+	}
+}
+
 // TestOneWorkerIsShownAsMany are: perdure dev has one.
 func TestOneWorkerIsShownAsMany(t *testing.T) {
 	t.Parallel()
@@ -230,5 +263,44 @@ func TestOneWorkerIsShownAsMany(t *testing.T) {
 		if !strings.Contains(out, want+"\n") {
 			t.Errorf("%q is completed as %q", typed, out)
 		}
+	}
+}
+
+// TestCallsFindTheirOwnerWithoutAMapping: whichever worker hears one passes it on, and says so when there is no owner.
+func TestCallsFindTheirOwnerWithoutAMapping(t *testing.T) {
+	t.Parallel()
+	p := newPair(newFleet(t).beginFor("another"), "--lease-term", "30s")
+	owners := p.partitions()
+	lost, kept := "", ""
+	for i := range 12 {
+		name := fmt.Sprint("c", i)
+		for want := range 3 {
+			if out, stderr, code := p.workers[0].run("call", "counter/"+name, "increment"); out != fmt.Sprintln(want+1) {
+				t.Errorf("%s: %d %s%s", name, code, out, stderr)
+			}
+		}
+		if owners[partOf(name)].Worker == p.ids[0] {
+			lost = name
+		} else {
+			kept = name
+		}
+	}
+	nc, err := nats.Connect("nats://" + p.nats)
+	must(t, err)
+	defer nc.Close()
+	if _, err := nc.Request("objects.call.v1.a.b", nil, 30*time.Second); err != nil {
+		t.Errorf("a class that cannot be: %v", err)
+	}
+	if out, _, _ := p.workers[0].run("doctor"); !strings.Contains(out, "mapping\twarn") {
+		t.Errorf("doctor does not see that the server maps nothing: %s", out)
+	}
+	p.workers[0].end(syscall.SIGKILL)
+	m, err := nc.Request("objects.call.counter."+lost+".value", nil, 30*time.Second)
+	must(t, err)
+	if e := engine.ParseProblem(m.Data); e.Code != engine.Unavailable || m.Header.Get(wire.HeaderErrorCode) != "503" {
+		t.Errorf("without an owner: %v %s", m.Header, m.Data)
+	}
+	if m, err = nc.Request("objects.call.counter."+kept+".value", nil, 30*time.Second); err != nil || string(m.Data) != "3" {
+		t.Errorf("%s: %v", m.Data, err)
 	}
 }
