@@ -263,8 +263,9 @@ func (n *node) config(id string) engine.Config {
 	}
 	if !n.alone {
 		c.Others = n.bus
-		c.Peers = func(js journal.Session, hear func(engine.Word)) (func(engine.Word), error) {
-			return natsbus.Peers(js.(*jetstream.Session).Conn(), n.ns, hear)
+		c.OnlyNATS = n.probes // there is no gateway in the process
+		c.Peers = func(js journal.Session, life journal.Token, hear func(engine.Word)) (engine.Peers, error) {
+			return natsbus.Peers(js.(*jetstream.Session).Conn(), n.ns, id, life, hear)
 		}
 	}
 	return c

@@ -123,7 +123,7 @@ func TestEachRoleMayWhatItIsFor(t *testing.T) {
 	published := map[string][]string{"client": {"call", "send"}, "reader": nil, "console": {"admin", "discover"},
 		"gateway": {"call", "send", "admin", "slot", "http", "cancel", "info", "get", "consumer"}}
 	subscribed := map[string][]string{"client": {"inbox of its own"}, "reader": {"change"}, "console": {"change", "inbox of its own"},
-		"gateway": {"inbox of its own"}}
+		"gateway": {"inbox of its own", "word"}}
 	subjects := map[string]string{
 		"call": "objects.call.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
 		"change": "objects.change.counter.a", "inbox of its own": "_INBOX.x.y",

@@ -115,7 +115,11 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 		if !e.Retryable() || ctx.Err() != nil || errors.Is(e, ErrClosed) {
 			return err
 		}
-		if sleep(ctx, jitter(max(wait, min(e.RetryAfter, retryLast)), r.requestID(), c.now().UnixNano())) != nil {
+		pause := max(wait, min(e.RetryAfter, retryLast))
+		if e.Code == Unavailable { // a partition is without owner for a moment, and asking costs nobody much
+			pause = min(pause, retryUnowned)
+		}
+		if sleep(ctx, jitter(pause, r.requestID(), c.now().UnixNano())) != nil {
 			return err
 		}
 	}
@@ -133,9 +137,10 @@ func try(ctx context.Context, answer time.Duration, r Request, once func(context
 }
 
 const (
-	retryFirst  = 10 * time.Millisecond
-	retryLast   = 500 * time.Millisecond
-	answerFirst = 5 * time.Second
+	retryFirst   = 10 * time.Millisecond
+	retryLast    = 500 * time.Millisecond
+	retryUnowned = 100 * time.Millisecond
+	answerFirst  = 5 * time.Second
 )
 
 // number gives a request its number, and the mark below which all requests to the object are answered or abandoned.

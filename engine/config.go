@@ -33,9 +33,12 @@ type Config struct {
 	// Listen takes requests for a partition from elsewhere, once the worker owns it: serve may be called from any
 	// goroutine and does not block; stop ends it. Default: requests come through [Worker.Do] alone.
 	Listen func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
-	// Peers has the workers of the namespace save each other time: hear takes what another one tells, from any goroutine, and does not
-	// block; tell tells them. It ends with js. Default: workers look at each other's leases each quarter of a term, and no sooner.
-	Peers func(js journal.Session, hear func(Word)) (tell func(Word), err error)
+	// Peers makes the way to the other workers of the namespace, which ends with js; life is what they probe. hear takes what another one
+	// tells, from any goroutine, and does not block. Default: workers look at each other's leases each quarter of a term, and no sooner.
+	Peers func(js journal.Session, life journal.Token, hear func(Word)) (Peers, error)
+	// OnlyNATS says that callers are answered through the connection that Peers and Listen use, and in no other way: not by [Worker.Do], nor
+	// by a gateway in this process. Then the others need not wait for the lease of a worker whose connection is gone.
+	OnlyNATS bool
 	// Others reaches objects whose partition another worker owns, for what turns call. Default: they are not reached.
 	Others Transport
 	// Post stores a message to an object in the inbox, for [Worker.Post]. Default: there is no way to.

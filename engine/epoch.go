@@ -184,6 +184,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	ep.listening.Store(true)
+	ep.ses.tell(WordOwned, ep.p)
 	inbox, stopInbox := context.WithCancelCause(ep.ctx)
 	defer stopInbox(nil)
 	ep.w.running.Go(func() { ep.serveInbox(inbox) })

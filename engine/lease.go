@@ -15,8 +15,9 @@ type leaseValue struct {
 	Created journal.Seq   `json:"created,omitempty"` // the revision that created this incarnation; 0 in that revision itself
 	Closed  bool          `json:"closed,omitempty"`
 	TermMS  int64         `json:"term_ms"`
-	Intake  string        `json:"intake"` // local: callers are answered in the process too, not only through its connection
-	At      time.Time     `json:"at"`     // of this renewal, by the worker's clock: for people
+	Intake  string        `json:"intake"`           // local: callers are answered in the process too, not only through its connection; else nats
+	Server  string        `json:"server,omitempty"` // the run of the server that its requests, answers and appends go through
+	At      time.Time     `json:"at"`               // of this renewal, by the worker's clock: for people
 
 	// What follows is for the share, which decides nothing about safety.
 	Standing standing  `json:"standing,omitempty"`

@@ -32,7 +32,8 @@ type session struct {
 
 	claims []claim       // by partition
 	look   chan struct{} // has an element when the share is to be settled at once
-	tell   func(Word)    // tells the other workers
+	peers  Peers         // nil: there is no way to the others
+	nonce  journal.Token
 
 	mu     sync.Mutex
 	roster roster
@@ -41,18 +42,17 @@ type session struct {
 
 func newSession(w *Worker, js journal.Session) (*session, error) {
 	s := &session{w: w, js: js, writing: make(chan struct{}, 1), claims: make([]claim, w.cfg.Partitions), look: make(chan struct{}, 1),
-		tell: func(Word) {}, roster: roster{}}
+		roster: roster{}, nonce: newToken()}
 	for p := range s.claims {
 		s.claims[p].word = make(chan struct{}, 1)
 	}
 	if w.cfg.Peers == nil {
 		return s, nil
 	}
-	tell, err := w.cfg.Peers(js, s.heard)
-	if err != nil {
+	var err error
+	if s.peers, err = w.cfg.Peers(js, s.nonce, s.heard); err != nil {
 		return nil, fmt.Errorf("listen to the other workers: %w", err)
 	}
-	s.tell = tell
 	return s, nil
 }
 
@@ -79,7 +79,7 @@ func (s *session) run(ctx context.Context) error {
 	life, lost := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer lost(nil)
 	own, stop := context.WithCancelCause(life)
-	s.tell(Word{-1})
+	s.tell(WordShare, 0)
 	var renewing, owning sync.WaitGroup
 	renewing.Go(func() {
 		select {
@@ -93,6 +93,9 @@ func (s *session) run(ctx context.Context) error {
 	})
 	renewing.Go(func() { lost(s.renew(life)) })
 	renewing.Go(func() { s.share(own) })
+	if s.peers != nil {
+		renewing.Go(func() { s.probe(own) })
+	}
 	for p := range s.w.cfg.Partitions {
 		owning.Go(func() { s.w.own(own, s, p) })
 	}
@@ -128,7 +131,11 @@ func (s *session) create(ctx context.Context) error {
 		}
 	}
 	now := s.w.clock.Now()
-	s.lease = leaseValue{Nonce: newToken(), TermMS: s.w.cfg.LeaseTerm.Milliseconds(), Intake: "local", At: now, Began: now,
+	intake := "local"
+	if s.w.cfg.OnlyNATS {
+		intake = intakeNATS
+	}
+	s.lease = leaseValue{Nonce: s.nonce, TermMS: s.w.cfg.LeaseTerm.Milliseconds(), Intake: intake, Server: s.js.Server(), At: now, Began: now,
 		Flaps: flapped(former, now), Software: s.w.cfg.Version}
 	if wait := flapWait(s.lease.Flaps, s.w.cfg.LeaseTerm); wait > 0 {
 		s.lease.Standing, s.joins = joining, s.w.clock.Boot()+wait
@@ -187,7 +194,7 @@ func (s *session) leave(ctx context.Context) {
 	if err := s.write(ctx, func(l *leaseValue) { l.Standing = leaving }); err != nil {
 		s.w.log.Warn("the others are not told that this worker leaves", "err", err)
 	}
-	s.tell(Word{-1})
+	s.tell(WordShare, 0)
 	if _, err := s.settleShare(ctx); err != nil {
 		s.w.log.Warn("share not settled", "err", err)
 	}
@@ -235,7 +242,7 @@ func (s *session) close() {
 	if err := s.write(ctx, func(l *leaseValue) { l.Closed = true }); err != nil {
 		s.w.log.Warn("lease not closed; whoever follows waits for its term", "err", err)
 	}
-	s.tell(Word{-1})
+	s.tell(WordShare, 0)
 }
 
 func (s *session) readLease(ctx context.Context, worker string) (lease, error) {
@@ -449,7 +456,7 @@ func (s *session) release(ep *epoch) {
 	if err != nil {
 		s.w.log.Warn("partition not released; whoever follows waits for the lease", "partition", ep.p, "err", err)
 	}
-	s.tell(Word{ep.p})
+	s.tell(WordFree, ep.p)
 }
 
 // parting is a context for what is written at the end of something: a clean stop does not end it, a kill does.

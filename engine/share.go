@@ -9,11 +9,9 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 )
 
@@ -304,29 +302,6 @@ func (c *claim) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Word is what workers tell each other to save time. All of it may get lost: whoever waits looks by itself as well.
-type Word struct {
-	// Partition is one that was released, or -1: a lease or the placement changed.
-	Partition int
-}
-
-// String is the word as a token of a subject: "share", or a partition's number.
-func (w Word) String() string {
-	if w.Partition < 0 {
-		return "share"
-	}
-	return strconv.Itoa(w.Partition)
-}
-
-// ParseWord reads what String made.
-func ParseWord(token string) (Word, bool) {
-	if token == "share" {
-		return Word{-1}, true
-	}
-	p, err := strconv.Atoi(token)
-	return Word{p}, err == nil && p >= 0 && p < wire.Slots
-}
-
 // share sets the claims as the leases and the placement say, again and again, until ctx is done. What cannot be read leaves them as
 // they are.
 func (s *session) share(ctx context.Context) {
@@ -380,16 +355,4 @@ func (s *session) settleShare(ctx context.Context) (next time.Duration, err erro
 	}
 	s.w.ses.Store(s)
 	return next, nil
-}
-
-// heard takes word from another worker.
-func (s *session) heard(w Word) {
-	to := s.look
-	if w.Partition >= 0 && w.Partition < len(s.claims) {
-		to = s.claims[w.Partition].word
-	}
-	select {
-	case to <- struct{}{}:
-	default:
-	}
 }

@@ -152,26 +152,43 @@ func TestAFlappingWorkerWaits(t *testing.T) {
 	}
 }
 
-// peers carries word among the workers of a test.
+// peers carries word among the workers of a test, and knows which of them still listen.
 type peers struct {
-	mu   sync.Mutex
-	hear map[journal.Session]func(Word)
+	mu    sync.Mutex
+	hear  map[journal.Token]func(Word)
+	gone  map[journal.Token]bool
+	found map[journal.Token]int
 }
 
-func (p *peers) join(js journal.Session, hear func(Word)) (func(Word), error) {
+func (p *peers) join(_ journal.Session, life journal.Token, hear func(Word)) (Peers, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hear == nil {
-		p.hear = map[journal.Session]func(Word){}
+		p.hear, p.gone, p.found = map[journal.Token]func(Word){}, map[journal.Token]bool{}, map[journal.Token]int{}
 	}
-	p.hear[js] = hear
-	return func(w Word) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, hear := range p.hear {
-			hear(w)
-		}
-	}, nil
+	p.hear[life] = hear
+	return p, nil
+}
+
+func (p *peers) Tell(w Word) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, hear := range p.hear {
+		hear(w)
+	}
+}
+
+func (p *peers) Probe(_ context.Context, _ string, life journal.Token) Presence {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.gone[life]:
+		return Gone
+	case p.hear[life] == nil:
+		return Unsure
+	}
+	p.found[life]++
+	return Present
 }
 
 // owned are the partitions that a worker owns now.
@@ -344,4 +361,70 @@ func (c *counting) stop(t *testing.T) {
 			t.Errorf("o%d is %d after %d increments", i, got, c.counts[i].Load())
 		}
 	}
+}
+
+// TestAWorkerThatIsGoneIsFollowedAtOnce: one that answers over NATS alone, and whose connection the server has seen end. One that also answers in its
+// own process is waited for, as is one that was never seen to listen.
+func TestAWorkerThatIsGoneIsFollowedAtOnce(t *testing.T) {
+	t.Parallel()
+	const term = 20 * time.Second
+	for name, c := range map[string]struct {
+		onlyNATS, met bool
+		soon          bool
+	}{
+		"gone":                 {true, true, true},
+		"gone, with a gateway": {false, true, false},
+		"never seen to listen": {true, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			world := newServer(t)
+			var word peers
+			start := func(id string) *Worker {
+				return world.worker(id, func(cfg *Config) {
+					cfg.LeaseTerm, cfg.OnlyNATS = term, c.onlyNATS
+					cfg.Peers = word.join
+				})
+			}
+			a := start("a")
+			world.ready(a)
+			life := a.ses.Load().nonce
+			if !c.met {
+				word.lose(life)
+			}
+			b := start("b")
+			eventually(t, "each has one", func() bool { return len(owned(a)) == 1 && len(owned(b)) == 1 })
+			if c.onlyNATS && c.met {
+				eventually(t, "b has met a", func() bool { return word.probes(life) > 1 })
+			}
+			began := time.Now()
+			a.Kill()
+			word.lose(life)
+			if !c.soon {
+				time.Sleep(10 * probeEvery)
+				if took := time.Since(began); len(owned(b)) > 1 && took < term {
+					t.Errorf("b has all after %v; the lease is trusted for %v", took, term)
+				}
+				return
+			}
+			eventually(t, "b has all", func() bool { return len(owned(b)) == 2 })
+			if took := time.Since(began); took > term {
+				t.Errorf("after %v: that is as long as the lease is trusted", took)
+			}
+		})
+	}
+}
+
+// lose has a life listen no more.
+func (p *peers) lose(life journal.Token) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone[life] = true
+}
+
+// probes is how often a life was found.
+func (p *peers) probes(life journal.Token) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.found[life]
 }

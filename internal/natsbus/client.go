@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,7 +22,20 @@ type Client struct {
 	ns    wire.Subjects
 	slots bool // calls go to slots
 	link  *link
+
+	mu     sync.Mutex
+	owners [wire.Slots]*tenure
 }
+
+// tenure is the time for which a slot has one owner, as far as the client knows, and one connection.
+type tenure struct {
+	life context.Context // of the connection
+	ctx  context.Context
+	end  context.CancelCauseFunc
+}
+
+// errNewOwner ends the waiting for an answer that the former owner owes.
+var errNewOwner = errors.New("the object has a new owner")
 
 var (
 	_ engine.Transport = (*Client)(nil)
@@ -34,10 +48,38 @@ func NewClient(nc *nats.Conn, ns wire.Subjects) *Client {
 }
 
 // ToSlots is the client with calls that go to the slots of their objects, past the public subjects: so the server needs no
-// mapping, and the client more permissions.
+// mapping, and the client more permissions. It also hears which worker has taken over what, and gives up the waiting for what
+// the former owner owes, with an unknown outcome: an [engine.Client] asks the new one at once. If it may not hear that, it waits
+// for as long as any other.
 func (c *Client) ToSlots() *Client {
 	c.slots = true
+	_ = listenToWords(c.nc, c.ns, func(w engine.Word) { // of a connection that has ended it does not matter
+		if w.Kind != engine.WordOwned {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for slot := w.Partition; slot < wire.Slots; slot += w.Of {
+			if t := c.owners[slot]; t != nil {
+				t.end(errNewOwner)
+				c.owners[slot] = nil
+			}
+		}
+	})
 	return c
+}
+
+// tenure is what ends when a slot has a new owner, or with the connection.
+func (c *Client) tenure(slot int, life context.Context) context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.owners[slot]
+	if t == nil || t.life != life {
+		t = &tenure{life: life}
+		t.ctx, t.end = context.WithCancelCause(life)
+		c.owners[slot] = t
+	}
+	return t.ctx
 }
 
 // Close ends the requests that are under way; later ones are refused with engine.ErrClosed.
@@ -59,7 +101,7 @@ func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error)
 	}
 	ctx, cancel := patience(ctx, &r)
 	defer cancel()
-	answer, err := c.request(ctx, m, engine.UnknownOutcome)
+	answer, err := c.requestOf(ctx, wire.Slot(r.Class, wire.Escape(r.Name)), m, engine.UnknownOutcome)
 	if err != nil {
 		c.cancel(ctx, &r)
 		return engine.Reply{}, refusal(&r, err)
@@ -128,9 +170,17 @@ func (c *Client) Reach(ctx context.Context, partitions int) error {
 // request sends a message and waits for the answer, as long as the connection lasts. lost is the code if there may have been
 // an answer; what was not sent, or not taken, is Unavailable.
 func (c *Client) request(ctx context.Context, m *nats.Msg, lost engine.Code) (*nats.Msg, error) {
+	return c.requestOf(ctx, -1, m, lost)
+}
+
+// requestOf is request for what the owner of a slot answers: it also ends when that is known to be another.
+func (c *Client) requestOf(ctx context.Context, slot int, m *nats.Msg, lost engine.Code) (*nats.Msg, error) {
 	life, err := c.link.up(ctx)
 	if err != nil {
 		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
+	}
+	if slot >= 0 && c.slots {
+		life = c.tenure(slot, life)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -212,6 +212,11 @@ func (ns Subjects) AskWorker(id, what string) string {
 // Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
 func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }
 
+// Life is where a life of a worker answers probes.
+func (ns Subjects) Life(worker, nonce string) string {
+	return string(ns) + ".control.life." + worker + "." + nonce
+}
+
 // Object is the class and name token of a subject of the kinds journal, snap and due, in the slot that they give.
 func (ns Subjects) Object(subject string) (class, token string, ok bool) {
 	_, slot, class, token, ok := ns.SplitObject(subject)

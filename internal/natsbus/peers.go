@@ -1,0 +1,61 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+// peers is the way to the other workers. It ends with its connection.
+type peers struct {
+	nc *nats.Conn
+	ns wire.Subjects
+}
+
+// Peers makes the way from a life of a worker to the others: what [engine.Config] asks for. The connection has to be the one that
+// [Listen] is given, or a probe says nothing about answers.
+func Peers(nc *nats.Conn, ns wire.Subjects, worker string, life journal.Token, hear func(engine.Word)) (engine.Peers, error) {
+	if err := listenToWords(nc, ns, hear); err != nil {
+		return nil, err
+	}
+	if _, err := nc.Subscribe(ns.Life(worker, life.String()), func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil { // the connection is gone then
+		return nil, fmt.Errorf("listen to probes: %w", err)
+	}
+	return peers{nc, ns}, nil
+}
+
+func listenToWords(nc *nats.Conn, ns wire.Subjects, hear func(engine.Word)) error {
+	prefix := strings.TrimSuffix(ns.Words(), "*")
+	if _, err := nc.Subscribe(ns.Words(), func(m *nats.Msg) {
+		if w, ok := engine.ParseWord(strings.TrimPrefix(m.Subject, prefix)); ok {
+			hear(w)
+		}
+	}); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", ns.Words(), err)
+	}
+	return nil
+}
+
+// Tell implements [engine.Peers].
+func (p peers) Tell(w engine.Word) {
+	_ = p.nc.Publish(strings.TrimSuffix(p.ns.Words(), "*")+w.String(), nil) // the others look by themselves, later
+}
+
+// Probe implements [engine.Peers].
+func (p peers) Probe(ctx context.Context, worker string, life journal.Token) engine.Presence {
+	_, err := p.nc.RequestWithContext(ctx, p.ns.Life(worker, life.String()), nil)
+	switch {
+	case err == nil:
+		return engine.Present
+	case errors.Is(err, nats.ErrNoResponders):
+		return engine.Gone
+	}
+	return engine.Unsure
+}

@@ -1,0 +1,82 @@
+package natsbus
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
+)
+
+func TestWordReachesTheOthers(t *testing.T) {
+	t.Parallel()
+	ns := wire.Subjects("words")
+	heard := make(chan engine.Word, 10)
+	one, other := connect(t), connect(t)
+	if _, err := Peers(one, ns, "one", 1, func(w engine.Word) { heard <- w }); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	way, err := Peers(other, ns, "other", 2, func(engine.Word) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Publish("words.control.word.nonsense", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []engine.Word{{Kind: engine.WordShare}, {Kind: engine.WordFree, Partition: 0, Of: 1}, {Kind: engine.WordOwned, Partition: 255, Of: 256}} {
+		way.Tell(w)
+		select {
+		case got := <-heard:
+			if got != w {
+				t.Errorf("told %v, heard %v", w, got)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("nobody heard of %v", w)
+		}
+	}
+	for _, token := range []string{"", "share-1", "free", "free-1", "free-4-4", "free--1-4", "free-01-4", "owned-1-257", "sold-1-4", "owned-1-4-"} {
+		if w, ok := engine.ParseWord(token); ok {
+			t.Errorf("%q is the word %v", token, w)
+		}
+	}
+}
+
+// TestAProbeTellsWhoIsGone: one that listens, one whose connection has ended, and another life of the same worker.
+func TestAProbeTellsWhoIsGone(t *testing.T) {
+	t.Parallel()
+	ns := wire.Subjects("probes")
+	here, there := connect(t), connect(t)
+	way, err := Peers(here, ns, "here", 1, func(engine.Word) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Peers(there, ns, "there", 2, func(engine.Word) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := there.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	probe := func(life journal.Token, want engine.Presence) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // a probe that was handed over when the connection ended has no answer
+			p := way.Probe(ctx, "there", life)
+			cancel()
+			if p == want {
+				return
+			}
+			if p != engine.Unsure && want == engine.Present || time.Now().After(deadline) {
+				t.Fatalf("life %d is %d; want %d", life, p, want)
+			}
+		}
+	}
+	probe(2, engine.Present)
+	probe(3, engine.Gone)
+	there.Close()
+	probe(2, engine.Gone)
+}
