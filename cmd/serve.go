@@ -155,7 +155,7 @@ func (n *node) besideDev(ctx context.Context, s *jetstream.Session) error {
 	defer c.Close()
 	system, err := doctor.ReadSystem(ctx, c)
 	if err != nil || !slices.ContainsFunc(system.Workers, func(r doctor.Report) bool { return r.Host != nil && r.Host.Sync != "" }) {
-		return nil //nolint:nilerr // nobody answers, as always in the first moment: a `perdure dev` would; or others of ours
+		return nil // nobody answers, as always in the first moment: a `perdure dev` would; or others of ours
 	}
 	return advise(engine.Errorf(engine.Conflict, "a `perdure dev` has the namespace %q on this server, and syncs the log to disk in its own process", n.ns),
 		"stop it, and run a nats-server on its data; or choose another --namespace")
