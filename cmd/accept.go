@@ -3,7 +3,6 @@ package cmd
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -140,16 +139,12 @@ answered are lost. First see whether a better copy of the stream can be restored
 // inboxAlarms are why the workers' partitions do not follow the inbox.
 func (a *app) inboxAlarms(ctx context.Context) (why string, err error) {
 	err = a.withClient(ctx, func(ctx context.Context, to *natsbus.Client) error {
-		raw, err := to.Status(ctx)
+		s, err := doctor.ReadSystem(ctx, to)
 		if err != nil {
 			return err
 		}
-		var s doctor.Report
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return fmt.Errorf("status: %w", err)
-		}
 		var all []string
-		for _, p := range s.Owned {
+		for _, p := range s.Partitions {
 			if p.Inbox.Alarm != "" {
 				all = append(all, p.Inbox.Alarm)
 			}

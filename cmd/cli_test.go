@@ -55,7 +55,7 @@ func TestCommands(t *testing.T) {
 		{args: []string{"classes", "counter"}, says: "counter\tlimit\tIdle\t10s"},
 		{args: []string{"classes", "nothing"}, code: exitNotFound, says: `no class "nothing"`},
 		{args: []string{"call", "counter/cart-1", "increment", `{"by":"two"}`}, code: exitUsage, says: `by: want a whole number, have "two"`},
-		{args: []string{"status"}, says: "3\t1\t"},
+		{args: []string{"status"}, says: "\t1\t257\t"},
 		{args: []string{"verify"}, says: "severe findings: 0, warnings: 0"},
 		{args: []string{"verify", "counter"}, says: "of 2 objects"},
 		{args: []string{"verify", "counter/cart-1"}, says: "1 records with 1 commits of 1 objects"},

@@ -2,11 +2,13 @@ package cmd
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/perdure/perdure/internal/doctor"
 	"github.com/perdure/perdure/internal/natsbus"
 )
 
@@ -95,4 +97,38 @@ func (a *app) completeCall(c *cobra.Command, args []string, typed string) ([]str
 		}
 		return names
 	})
+}
+
+func (a *app) completeWorker(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.ask(func(ctx context.Context, c *natsbus.Client) (ids []string) {
+		s, _ := doctor.ReadSystem(ctx, c) // no answer, no names
+		for _, w := range s.Workers {
+			ids = append(ids, w.ID)
+		}
+		return append(ids, s.Silent...)
+	})
+}
+
+func (a *app) completePartition(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.ask(func(ctx context.Context, c *natsbus.Client) (numbers []string) {
+		s, _ := doctor.ReadSystem(ctx, c) // no answer, no numbers
+		for _, p := range s.Partitions {
+			numbers = append(numbers, fmt.Sprint(p.Partition))
+		}
+		return numbers
+	})
+}
+
+// completeMove completes the partition, then the worker.
+func (a *app) completeMove(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return a.completePartition(c, args, typed)
+	}
+	return a.completeWorker(c, args[1:], typed)
 }

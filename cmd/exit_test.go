@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,12 +74,13 @@ func TestAnInterruptedCallSaysThatItMayHaveBeenApplied(t *testing.T) {
 func TestNoCommandHangs(t *testing.T) {
 	t.Parallel()
 	url, _ := silent(t)
-	for _, args := range []string{"call counter/a increment", "journal counter/a", "state counter/a", "objects", "classes", "status", "accept-journal 0", "verify", "journal counter/a --raw"} {
+	for _, args := range []string{"call counter/a increment", "journal counter/a", "state counter/a", "objects", "classes", "status", "workers", "partitions", "drain w", "partitions move 0 w", "accept-journal 0", "verify", "journal counter/a --raw"} {
 		c, stderr := command(t, append(strings.Fields(args), "-s", url, "--timeout", "300ms")...)
 		began := time.Now()
 		_ = c.Run()
 		want := exitUnavailable
-		if strings.HasPrefix(args, "accept") || args == "verify" || strings.HasSuffix(args, "--raw") {
+		switch command, _, _ := strings.Cut(args, " "); {
+		case slices.Contains([]string{"accept-journal", "verify", "workers", "partitions", "drain"}, command), strings.HasSuffix(args, "--raw"):
 			want = exitNotFound // they need no worker, and there is no namespace
 		}
 		if code := c.ProcessState.ExitCode(); code != want {

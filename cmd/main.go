@@ -91,7 +91,7 @@ Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 conflict · 5 unavai
 		return c.Help()
 	}
 	root.ValidArgsFunction = cobra.NoFileCompletions
-	root.AddCommand(a.dev(), a.serve(), a.workerCommand(), a.gateway(), a.call(), a.send(), a.sent(), a.dead(), a.journal(), a.changes(), a.state(), a.objects(), a.listClasses(), a.status(), a.doctor(), a.verify(), a.acceptJournal(), a.acceptInbox(), a.bench(), a.drill(), a.natsServer(), a.cluster(), a.version())
+	root.AddCommand(a.dev(), a.serve(), a.workerCommand(), a.gateway(), a.call(), a.send(), a.sent(), a.dead(), a.journal(), a.changes(), a.state(), a.objects(), a.listClasses(), a.status(), a.workers(), a.partitions(), a.drain(), a.doctor(), a.verify(), a.acceptJournal(), a.acceptInbox(), a.bench(), a.drill(), a.natsServer(), a.cluster(), a.version())
 	for _, c := range root.Commands() {
 		c.Args = countArgs(c.Args)
 	}

@@ -249,7 +249,7 @@ func (n *node) config(id string) engine.Config {
 	c := engine.Config{
 		ID: id, Namespace: n.ns, Partitions: n.kept.Partitions, Store: n.store, Classes: n.classes, Connect: n.join,
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
-			return natsbus.Listen(js.(*jetstream.Session).Conn(), n.ns, p, n.kept.Partitions, n.log, serve)
+			return n.intake(js.(*jetstream.Session).Conn(), p, serve)
 		},
 		Post:        n.bus.Post,
 		SendRetry:   n.sendRetry,
@@ -269,6 +269,20 @@ func (n *node) config(id string) engine.Config {
 		}
 	}
 	return c
+}
+
+// intake takes requests for a partition, and questions about its objects.
+func (n *node) intake(nc *nats.Conn, p int, serve func(engine.Request, func(engine.Reply, error))) (stop func(), err error) {
+	calls, err := natsbus.Listen(nc, n.ns, p, n.kept.Partitions, n.log, serve)
+	if err != nil {
+		return nil, err
+	}
+	questions, err := natsbus.ServePart(nc, n.ns, p, n.worker, n.log)
+	if err != nil {
+		calls()
+		return nil, err
+	}
+	return func() { questions(); calls() }, nil // callers of methods are served meanwhile
 }
 
 func (n *node) mayWrite() error { return mayWrite(n.data, n.reserveMin) }
@@ -309,12 +323,17 @@ func (n *node) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer hide()
-	questions := &questions{n: n, nc: nc}
-	defer questions.stop()
-	if n.alone {
-		if err := questions.begin(); err != nil {
+	silence, err := n.answer(nc)
+	if err != nil {
+		return err
+	}
+	defer silence()
+	if !n.alone { // the server of `perdure dev` maps calls
+		unrelay, err := natsbus.RelayCalls(nc, n.ns, n.log)
+		if err != nil {
 			return err
 		}
+		defer unrelay()
 	}
 	if n.durable != nil {
 		stop, err := natsbus.StorePosts(nc, n.ns, n.durable, n.mayWrite, n.log)
@@ -344,9 +363,6 @@ func (n *node) serve(ctx context.Context, ready func()) error {
 	wg.Go(func() { broken = n.worker.Run(working); end(cmp.Or(broken, errWorkerEnded)) })
 	wg.Go(func() { n.announce(serving, ready) })
 	wg.Go(func() { n.watch(serving) })
-	if !n.alone {
-		wg.Go(func() { questions.follow(serving) })
-	}
 	if n.beside != nil {
 		wg.Go(func() { end(n.beside(serving)) })
 	}

@@ -79,12 +79,17 @@ func (a *app) printObjects(ctx context.Context, to engine.Inspector, class, pref
 
 // listed asks for a page of names, and again while a worker that has just started is still reading them.
 func listed(ctx context.Context, to engine.Inspector, class, prefix, cursor string, limit int) ([]engine.ObjectInfo, string, error) {
+	var why error
 	for {
 		list, next, err := to.Objects(ctx, class, prefix, cursor, limit)
+		if err != nil && ctx.Err() != nil && why != nil {
+			return nil, "", why // that the last question ended says less
+		}
 		e, ok := errors.AsType[*engine.Error](err)
 		if !ok || e.Code != engine.Unavailable {
 			return list, next, err
 		}
+		why = err
 		select {
 		case <-time.After(max(e.RetryAfter/10, 20*time.Millisecond)):
 		case <-ctx.Done():

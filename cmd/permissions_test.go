@@ -73,18 +73,25 @@ func (c *configured) serve() {
 	must(t, err)
 	s.Close()
 	log := slog.New(slog.DiscardHandler)
-	w, err := engine.New(engine.Config{
+	var w *engine.Worker
+	w, err = engine.New(engine.Config{
 		ID: "w", Namespace: ns, Partitions: named.Partitions, Store: snapshot.NewMemory(), Classes: []engine.AnyClass{counter.Counters},
 		Connect: func(ctx context.Context) (journal.Session, error) { return dial(ctx) },
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
-			return natsbus.Listen(js.(*jetstream.Session).Conn(), ns, p, named.Partitions, log, serve)
+			nc := js.(*jetstream.Session).Conn()
+			if _, err := natsbus.ServePart(nc, ns, p, w, log); err != nil { // it ends with the connection
+				return nil, err
+			}
+			return natsbus.Listen(nc, ns, p, named.Partitions, log, serve)
 		},
 	})
 	must(t, err)
 	classes, err := w.Classes(t.Context())
 	must(t, err)
 	nc := c.connect("worker")
-	_, err = natsbus.ServeAdmin(nc, ns, w, func() any { return w.Status() }, log)
+	_, err = natsbus.ServeAdmin(nc, ns, natsbus.Admin{Worker: "w", Partitions: named.Partitions, Classes: w.Classes}, log)
+	must(t, err)
+	_, err = natsbus.RelayCalls(nc, ns, log) // the server maps calls: nothing comes there
 	must(t, err)
 	_, err = natsbus.NewService(ns, "w", Version, named.Partitions, classes).Serve(nc, ns, log)
 	must(t, err)
@@ -116,13 +123,14 @@ func TestEachRoleMayWhatItIsFor(t *testing.T) {
 	published := map[string][]string{"client": {"call", "send"}, "reader": nil, "console": {"admin", "discover"},
 		"gateway": {"call", "send", "admin", "slot", "http", "cancel", "info", "get", "consumer"}}
 	subscribed := map[string][]string{"client": {"inbox of its own"}, "reader": {"change"}, "console": {"change", "inbox of its own"},
-		"gateway": {"inbox of its own"}}
+		"gateway": {"inbox of its own", "word"}}
 	subjects := map[string]string{
 		"call": "objects.call.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
 		"change": "objects.change.counter.a", "inbox of its own": "_INBOX.x.y",
 		"journal": "objects.journal.254.counter.cart-99", "snap": "objects.snap.254.counter.cart-99", "epoch": "objects.epoch.0", "fence": "objects.fence.0",
 		"check": "objects.check.0", "due": "objects.due.254.counter.cart-99", "inbox": "objects.inbox.254.counter.cart-99.increment",
 		"slot": "objects.part.254.call.counter.cart-99.value", "slotted send": "objects.part.254.send.counter.cart-99.increment",
+		"part": "objects.control.part.0.state", "worker": "objects.control.worker.w.status", "word": "objects.control.word.share",
 		"http": "objects.part.254.http.counter.cart-99", "cancel": "objects.part.254.cancel",
 		"bucket": "$KV.objects-meta.namespace", "purge": "$JS.API.STREAM.PURGE.objects-0", "info": "$JS.API.STREAM.INFO.objects-0",
 		"get": "$JS.API.DIRECT.GET.objects-0", "consumer": "$JS.API.CONSUMER.CREATE.objects-inbox", "ack": "$JS.ACK.x", "all": ">", "other": "elsewhere",

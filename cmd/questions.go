@@ -2,64 +2,33 @@ package cmd
 
 import (
 	"context"
-	"time"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/perdure/perdure/internal/doctor"
 	"github.com/perdure/perdure/internal/natsbus"
 )
 
-// questions are those that `perdure status`, state, objects and the like ask, which one worker answers for all objects. So a
-// worker answers while it has all partitions: one that has some of them knows nothing of the others' objects.
-type questions struct {
-	n   *node
-	nc  *nats.Conn
-	end func() // nil: they are not answered now
+// answer has the worker answer questions: about itself, and, by asking the owners, about all objects.
+func (n *node) answer(nc *nats.Conn) (silence func(), err error) {
+	others := natsbus.NewClient(nc, n.ns)
+	stop, err := natsbus.ServeAdmin(nc, n.ns, natsbus.Admin{
+		Worker: n.worker.Status().ID, Partitions: n.kept.Partitions, Classes: n.worker.Classes,
+		Report: func() any { return n.report() },
+		Status: func(ctx context.Context) (any, error) { return n.system(ctx, others), nil },
+	}, n.log)
+	if err != nil {
+		others.Close()
+		return nil, err
+	}
+	return func() { stop(); others.Close() }, nil
 }
 
-// begin answers from now on.
-func (q *questions) begin() (err error) {
-	if q.end == nil {
-		q.end, err = natsbus.ServeAdmin(q.nc, q.n.ns, q.n.worker, func() any { return q.n.report() }, q.n.log)
-	}
-	return err
-}
-
-func (q *questions) stop() {
-	if q.end != nil {
-		q.end()
-		q.end = nil
-	}
-}
-
-// follow answers while the worker has all partitions, until ctx is done.
-func (q *questions) follow(ctx context.Context) {
-	tick := time.NewTicker(questionsEvery)
-	defer tick.Stop()
-	for {
-		if !q.n.hasAll() {
-			q.stop()
-		} else if err := q.begin(); err != nil {
-			q.n.log.Warn("questions are not answered", "err", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// questionsEvery is how soon a worker notices that it has all partitions, or not any more.
-const questionsEvery = 100 * time.Millisecond
-
-// hasAll tells whether the worker owns each partition, or would, but for an alarm.
-func (n *node) hasAll() bool {
-	s, all := n.worker.Status(), 0
-	for _, p := range s.Owned {
-		if p.Owned || p.Alarm != "" {
-			all++
-		}
-	}
-	return all == s.Partitions
+// system is what all workers say.
+func (n *node) system(ctx context.Context, others *natsbus.Client) doctor.System {
+	me := n.report()
+	ids := slices.DeleteFunc(n.worker.Living(), func(id string) bool { return id == me.ID })
+	reports, silent := doctor.Ask(ctx, others, ids)
+	return doctor.Join(n.kept.Partitions, append(reports, me), silent)
 }

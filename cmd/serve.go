@@ -2,10 +2,10 @@ package cmd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,13 +153,9 @@ func (n *node) besideDev(ctx context.Context, s *jetstream.Session) error {
 	defer cancel()
 	c := natsbus.NewClient(s.Conn(), n.ns)
 	defer c.Close()
-	raw, err := c.Status(ctx)
-	if err != nil {
-		return nil // nobody answers, as always in the first moment: a `perdure dev` would
-	}
-	var r doctor.Report
-	if err := json.Unmarshal(raw, &r); err != nil || r.Host == nil || r.Host.Sync == "" {
-		return nil // another one of ours, of whatever version
+	system, err := doctor.ReadSystem(ctx, c)
+	if err != nil || !slices.ContainsFunc(system.Workers, func(r doctor.Report) bool { return r.Host != nil && r.Host.Sync != "" }) {
+		return nil // nobody answers, as always in the first moment: a `perdure dev` would; or others of ours
 	}
 	return advise(engine.Errorf(engine.Conflict, "a `perdure dev` has the namespace %q on this server, and syncs the log to disk in its own process", n.ns),
 		"stop it, and run a nats-server on its data; or choose another --namespace")

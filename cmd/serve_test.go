@@ -43,10 +43,13 @@ func newFleet(t testing.TB) *fleet {
 }
 
 // begin starts the server, as somebody has it who minds docs/nats.conf: it maps calls, and nothing else.
-func (f *fleet) begin() *fleet {
+func (f *fleet) begin() *fleet { return f.beginFor(wire.DefaultNamespace) }
+
+// beginFor starts it with the mappings of some namespaces.
+func (f *fleet) beginFor(mapped ...wire.Subjects) *fleet {
 	f.t.Helper()
 	s, err := embed.Start(embed.Options{Dir: filepath.Join(f.dir, "nats"), Listen: f.nats, SyncInterval: time.Minute,
-		Namespaces: []wire.Subjects{wire.DefaultNamespace}, Logger: slog.New(slog.DiscardHandler)})
+		Namespaces: mapped, Logger: slog.New(slog.DiscardHandler)})
 	must(f.t, err)
 	f.t.Cleanup(s.Shutdown)
 	return f

@@ -35,6 +35,7 @@ type epoch struct {
 	committer *committer
 	inbox     atomic.Pointer[inbox] // nil: not followed now
 	witnessed journal.Seq           // what the witness was last told of; owned by serve
+	index     index
 
 	done    chan struct{} // closed when it is over
 	over    atomic.Bool

@@ -9,15 +9,15 @@ import (
 	"github.com/perdure/perdure/snapshot"
 )
 
-// index tells which partitions' names the store lists completely. New objects are added with their first commit; what
-// was there before, and what a crash left out, is read from the streams' subjects when an epoch begins. Until that is
-// done nothing is listed: a list that lacks names looks like one that does not.
+// index tells whether the store lists all names of a partition. New objects are added with their first commit; what was
+// there before, what a crash left out, and what another worker has made meanwhile is read from the stream's subjects when an
+// epoch begins. Until that is done nothing is listed: a list that lacks names looks like one that does not.
 //
 // That takes the server and the store as long as all else of a start with many objects. So it begins when somebody asks
 // for a list, or after a while.
 type index struct {
 	asked    latch // somebody has asked
-	complete []latch
+	complete latch
 }
 
 // latch is something that happens once.
@@ -31,24 +31,20 @@ func newLatch() latch {
 	return latch{done, sync.OnceFunc(func() { close(done) })}
 }
 
-func newIndex(partitions int) index {
-	x := index{asked: newLatch()}
-	for range partitions {
-		x.complete = append(x.complete, newLatch())
-	}
-	return x
-}
+func newIndex() index { return index{newLatch(), newLatch()} }
 
-// wait waits a while until the names of all partitions are listed.
-func (x *index) wait(ctx context.Context) error {
-	x.asked.set()
+// waitListed waits a while until the names of all the partitions of some epochs are listed.
+func waitListed(ctx context.Context, epochs []*epoch) error {
+	for _, ep := range epochs {
+		ep.index.asked.set()
+	}
 	ctx, cancel := context.WithTimeout(ctx, retryListing)
 	defer cancel()
-	for p := range x.complete {
+	for _, ep := range epochs {
 		select {
-		case <-x.complete[p].done:
+		case <-ep.index.complete.done:
 		case <-ctx.Done():
-			return Errorf(Unavailable, "the names of partition %d are being read", p).RetryIn(retryListing)
+			return Errorf(Unavailable, "the names of partition %d are being read", ep.p).RetryIn(retryListing)
 		}
 	}
 	return nil
@@ -70,7 +66,7 @@ func (x *index) build(ep *epoch) {
 	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
 		err := ep.listNames()
 		if err == nil {
-			x.complete[ep.p].set()
+			x.complete.set()
 			return
 		}
 		if ep.over.Load() {

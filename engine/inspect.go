@@ -127,10 +127,10 @@ func (w *Worker) owner(of, name string) (*class, *epoch, string, error) {
 		return nil, nil, "", Errorf(Invalid, "%w", err)
 	}
 	token := wire.Escape(name)
-	p := wire.Partition(wire.Slot(of, token), w.cfg.Partitions)
+	p := w.partition(of, token)
 	ep := w.epochs[p].Load()
 	if ep == nil {
-		return nil, nil, "", unavailable(fmt.Errorf("partition %d is not owned", p))
+		return nil, nil, "", notOwned(p)
 	}
 	return c, ep, token, nil
 }
@@ -187,6 +187,23 @@ func (ep *epoch) settle(ctx context.Context, shown journal.Seq) error {
 	return nil
 }
 
+// Living are the ids of the workers that are alive as far as this one knows, itself among them, by name.
+func (w *Worker) Living() (ids []string) {
+	s := w.ses.Load()
+	if s == nil {
+		return []string{w.cfg.ID}
+	}
+	now := w.clock.Boot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(s.roster)) {
+		if id == w.cfg.ID || s.roster[id].alive(now) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // Durable returns when what a stream of this worker has up to a position is durable, so that it may be told of.
 func (w *Worker) Durable(ctx context.Context, stream string, seq journal.Seq) error {
 	for p := range w.epochs {
@@ -196,7 +213,7 @@ func (w *Worker) Durable(ctx context.Context, stream string, seq journal.Seq) er
 		if ep := w.epochs[p].Load(); ep != nil {
 			return ep.settle(ctx, seq)
 		}
-		return unavailable(fmt.Errorf("partition %d is not owned", p))
+		return notOwned(p)
 	}
 	return Errorf(NotFound, "no stream %q", stream)
 }
@@ -265,11 +282,37 @@ func Entries(m journal.Message, class, name string) []JournalEntry {
 
 // Objects implements [Inspector].
 func (w *Worker) Objects(ctx context.Context, class, prefix, cursor string, limit int) (list []ObjectInfo, next string, err error) {
-	if class != "" && w.classes[class] == nil {
-		return nil, "", Errorf(NotFound, "no class %q", class)
+	epochs := make([]*epoch, len(w.epochs))
+	for p := range w.epochs {
+		if epochs[p] = w.epochs[p].Load(); epochs[p] == nil {
+			return nil, "", notOwned(p)
+		}
 	}
-	if err := w.index.wait(ctx); err != nil {
-		return nil, "", err
+	list, ids, more, err := w.list(ctx, epochs, class, prefix, cursor, limit)
+	if more && err == nil {
+		next = ids[len(ids)-1]
+	}
+	return list, next, err
+}
+
+// ObjectsOf is [Worker.Objects] of one partition, for who puts the lists of several together: the order is that of ids, of which
+// each is the cursor behind its object. more tells that there are others behind the last one.
+func (w *Worker) ObjectsOf(ctx context.Context, partition int, class, prefix, cursor string, limit int) (list []ObjectInfo, ids []string, more bool, err error) {
+	epochs := make([]*epoch, len(w.epochs))
+	epochs[partition] = w.epochs[partition].Load()
+	if epochs[partition] == nil {
+		return nil, nil, false, notOwned(partition)
+	}
+	return w.list(ctx, epochs, class, prefix, cursor, limit)
+}
+
+// list lists the objects of the partitions of some epochs, which are by partition.
+func (w *Worker) list(ctx context.Context, epochs []*epoch, class, prefix, cursor string, limit int) (list []ObjectInfo, ids []string, more bool, err error) {
+	if class != "" && w.classes[class] == nil {
+		return nil, nil, false, Errorf(NotFound, "no class %q", class)
+	}
+	if err := waitListed(ctx, slices.DeleteFunc(slices.Clone(epochs), func(ep *epoch) bool { return ep == nil })); err != nil {
+		return nil, nil, false, err
 	}
 	if limit < 1 || limit > ListMax {
 		limit = ListMax
@@ -278,48 +321,48 @@ func (w *Worker) Objects(ctx context.Context, class, prefix, cursor string, limi
 	if class != "" {
 		start = class + "." + wire.Escape(prefix)
 	}
-	var ids []snapshot.ID
 	for id, err := range w.store.Names(start, cursor) {
 		if err != nil {
-			return nil, "", asError(w.storeFailed(err))
+			return nil, nil, false, asError(w.storeFailed(err))
 		}
-		if class == "" && !strings.HasPrefix(afterDot(id), wire.Escape(prefix)) {
+		of, token, _ := strings.Cut(string(id), ".")
+		if class == "" && !strings.HasPrefix(token, wire.Escape(prefix)) || epochs[w.partition(of, token)] == nil {
 			continue
 		}
-		if len(ids) == limit {
-			next = string(ids[limit-1])
+		if more = len(ids) == limit; more {
 			break
 		}
-		ids = append(ids, id)
+		ids = append(ids, string(id))
 	}
-	list, err = w.describe(ctx, ids)
-	return list, next, err
+	list, err = w.describe(ctx, epochs, ids)
+	return list, ids, more, err
 }
 
-func afterDot(id snapshot.ID) string { _, token, _ := strings.Cut(string(id), "."); return token }
+func (w *Worker) partition(class, token string) int {
+	return wire.Partition(wire.Slot(class, token), w.cfg.Partitions)
+}
+
+func notOwned(p int) error { return unavailable(fmt.Errorf("partition %d is not owned", p)) }
 
 // describe asks the streams for the last records of objects, each partition once.
-func (w *Worker) describe(ctx context.Context, ids []snapshot.ID) ([]ObjectInfo, error) {
+func (w *Worker) describe(ctx context.Context, epochs []*epoch, ids []string) ([]ObjectInfo, error) {
 	list := make([]ObjectInfo, len(ids))
 	at := map[string]int{} // by subject
 	subjects := map[int][]string{}
 	for i, id := range ids {
-		class, token, _ := strings.Cut(string(id), ".")
+		class, token, _ := strings.Cut(id, ".")
 		name, err := wire.Unescape(token)
 		if err != nil {
 			name = token // somebody else's message in the stream: shown as it is
 		}
 		list[i] = ObjectInfo{Class: class, Name: name}
-		p := wire.Partition(wire.Slot(class, token), w.cfg.Partitions)
+		p := w.partition(class, token)
 		subject := w.ns.Journal(class, token)
 		at[subject] = i
 		subjects[p] = append(subjects[p], subject)
 	}
 	for p, of := range subjects {
-		ep := w.epochs[p].Load()
-		if ep == nil {
-			return nil, unavailable(fmt.Errorf("partition %d is not owned", p))
-		}
+		ep := epochs[p]
 		tails, _, err := ep.log.Tails(ctx, ep.committer.high(), append(of, w.ns.Epoch(p))...)
 		if err != nil {
 			return nil, unavailable(fmt.Errorf("ask for the last records: %w", err))
@@ -336,11 +379,19 @@ func (w *Worker) describe(ctx context.Context, ids []snapshot.ID) ([]ObjectInfo,
 				list[i].Version, list[i].Changed = rec.Last(), rec.At
 			}
 			ep.mu.Lock()
-			list[i].Active = ep.objects[ids[i]] != nil
+			list[i].Active = ep.objects[snapshot.ID(ids[i])] != nil
 			ep.mu.Unlock()
 		}
 		if err := ep.settle(ctx, last); err != nil {
 			return nil, err
+		}
+	}
+	for _, ep := range epochs {
+		if ep == nil {
+			continue
+		}
+		if err := ep.mayAnswer(); err != nil { // the next owner may have made others
+			return nil, unavailable(err)
 		}
 	}
 	return list, nil

@@ -417,6 +417,22 @@ func TestListsAreCompleteAfterAWipe(t *testing.T) {
 			t.Errorf("%+v", o)
 		}
 	}
+	parts := 0
+	for p := range worldPartitions {
+		list, ids, more, err := worker.ObjectsOf(t.Context(), p, "", "", "", 0)
+		if err != nil || more || len(ids) != len(list) {
+			t.Errorf("partition %d: %v of %v, more %v, %v", p, ids, list, more, err)
+		}
+		for i, o := range list {
+			if partitionOf(o.Class, o.Name) != p || ids[i] != o.Class+"."+wire.Escape(o.Name) {
+				t.Errorf("partition %d has %+v, at %q", p, o, ids[i])
+			}
+		}
+		parts += len(list)
+	}
+	if parts != len(names) {
+		t.Errorf("the partitions have %d objects, want %d", parts, len(names))
+	}
 }
 
 func TestLookingAtALongJournalShowsAllOfIt(t *testing.T) {

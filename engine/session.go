@@ -373,7 +373,7 @@ func (s *session) newEpoch(p int, log journal.Log, last *journal.EpochRecord, w 
 	ep := &epoch{w: s.w, ns: s.w.ns, ses: s, p: p, log: log, life: w.Life,
 		id:        journal.EpochID{Number: number + 1, Token: newToken()},
 		recordMax: LargestRecord(s.js.PayloadMax()),
-		done:      make(chan struct{}), press: make(chan struct{}, 1), evicting: make(chan struct{}, evictingMax), objects: map[snapshot.ID]*object{}}
+		done:      make(chan struct{}), press: make(chan struct{}, 1), evicting: make(chan struct{}, evictingMax), objects: map[snapshot.ID]*object{}, index: newIndex()}
 	ep.header = journal.Header{wire.HeaderFormat: "1", wire.HeaderEpoch: ep.id.String()}
 	return ep
 }

@@ -401,7 +401,7 @@ func TestAWorkerThatIsGoneIsFollowedAtOnce(t *testing.T) {
 			a.Kill()
 			word.lose(life)
 			if !c.soon {
-				time.Sleep(10 * probeEvery)
+				time.Sleep(10 * probeEvery) // sleeps: what must not happen has time to
 				if took := time.Since(began); len(owned(b)) > 1 && took < term {
 					t.Errorf("b has all after %v; the lease is trusted for %v", took, term)
 				}

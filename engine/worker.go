@@ -31,7 +31,6 @@ type Worker struct {
 	full   atomic.Pointer[error]
 	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
 	ses    atomic.Pointer[session] // nil: none that has settled its share
-	index  index
 	when   thresholds
 	bounds bounds
 
@@ -67,7 +66,6 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
 		when: usual, bounds: usualBounds, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
-	w.index = newIndex(cfg.Partitions)
 	w.client = NewClient(w.Nearest())
 	w.client.now = w.clock.Now
 	w.life, w.kill = context.WithCancelCause(context.Background())
@@ -248,7 +246,7 @@ func (w *Worker) serve(ctx context.Context, ep *epoch) error {
 	defer ep.cancel()
 	w.epochs[ep.p].Store(ep)
 	defer w.epochs[ep.p].CompareAndSwap(ep, nil)
-	w.running.Go(func() { w.index.build(ep) })
+	w.running.Go(func() { ep.index.build(ep) })
 	err := ep.serve(ctx)
 	ep.waitWritten()
 	w.know(ep.p, ep.life, ep.committer.high())

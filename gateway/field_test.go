@@ -97,16 +97,21 @@ func (f *field) worker(id string) *engine.Worker {
 	s.Close()
 	check(f.t, err)
 	log := slog.New(slog.DiscardHandler)
-	w, err := engine.New(engine.Config{
+	var w *engine.Worker
+	w, err = engine.New(engine.Config{
 		ID: id, Namespace: ns, Partitions: partitions, Store: snapshot.NewMemory(), LeaseTerm: time.Second, AckTimeout: 2 * time.Second,
 		Classes: []engine.AnyClass{counter.Counters, engine.Class[faulty]{Name: "faulty"}},
 		Connect: func(ctx context.Context) (journal.Session, error) { return dial(ctx) },
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
-			return natsbus.Listen(js.(*jetstream.Session).Conn(), ns, p, partitions, log, serve)
+			nc := js.(*jetstream.Session).Conn()
+			if _, err := natsbus.ServePart(nc, ns, p, w, log); err != nil { // it ends with the connection
+				return nil, err
+			}
+			return natsbus.Listen(nc, ns, p, partitions, log, serve)
 		},
 	})
 	check(f.t, err)
-	stop, err := natsbus.ServeAdmin(f.dial(), ns, w, func() any { return nil }, log)
+	stop, err := natsbus.ServeAdmin(f.dial(), ns, natsbus.Admin{Worker: id, Partitions: partitions, Classes: w.Classes}, log)
 	check(f.t, err)
 	ran := make(chan error, 1)
 	go func() { ran <- w.Run(context.Background()) }()

@@ -137,9 +137,11 @@ func checkSync(f *Facts) []Finding {
 
 // sync is how the server syncs, by the worker in its process or by its monitor.
 func (f *Facts) sync() (always bool, every time.Duration, seen bool) {
-	if r := f.Worker.Report; r != nil && r.Host != nil && r.Host.Sync != "" {
-		every, err := time.ParseDuration(r.Host.Sync)
-		return err != nil, every, true
+	for _, h := range f.hosts() {
+		if h.Sync != "" {
+			every, err := time.ParseDuration(h.Sync)
+			return err != nil, every, true
+		}
 	}
 	if f.Monitor == nil {
 		return false, 0, false
@@ -280,29 +282,47 @@ func checkJournal(f *Facts) (list []Finding) {
 	return fine("every stream has all that is known of it")
 }
 
+// hosts are where the workers run that say so.
+func (f *Facts) hosts() (hosts []*Host) {
+	if s := f.Workers.System; s != nil {
+		for i := range s.Workers {
+			if h := s.Workers[i].Host; h != nil {
+				hosts = append(hosts, h)
+			}
+		}
+	}
+	return hosts
+}
+
 func checkWorker(f *Facts) (list []Finding) {
-	r := f.Worker.Report
-	if errors.Is(f.Worker.Err, nats.ErrNoResponders) {
+	s := f.Workers.System
+	if errors.Is(f.Workers.Err, nats.ErrNoResponders) {
 		return one(Bad, "start a worker; if one runs, see --namespace", "no worker answers: nothing is served")
 	}
-	if r == nil {
-		return one(Unseen, "allow this user "+f.Namespace.Admin(">"), "what the worker does cannot be seen: %v", f.Worker.Err)
+	if s == nil {
+		return one(Unseen, "allow this user "+f.Namespace.Admin(">"), "what the workers do cannot be seen: %v", f.Workers.Err)
 	}
-	for _, p := range r.Owned {
+	for _, p := range s.Partitions {
 		switch {
 		case f.lost(p.Partition): // said under journal
 			list = append(list, said(Bad, "as under journal", "partition %d is not served, since its journal went back", p.Partition))
 		case p.Alarm != "":
 			list = append(list, said(Bad, fmt.Sprintf("restore a better copy of its stream, or perdure accept-journal %d", p.Partition), "partition %d: %s", p.Partition, p.Alarm))
 		case !p.Owned:
-			list = append(list, said(Bad, "see what the worker logs", "partition %d is not owned: its objects are not served", p.Partition))
+			list = append(list, said(Bad, "see what the workers log", "partition %d is not owned: its objects are not served", p.Partition))
 		}
 	}
-	if r.DiskFull != "" {
-		list = append(list, said(Bad, "make room on the disk; nothing else is needed", "commits are refused: %s", r.DiskFull))
+	ids := make([]string, len(s.Workers))
+	for i, r := range s.Workers {
+		if ids[i] = r.ID; r.DiskFull != "" {
+			list = append(list, said(Bad, "make room on the disk; nothing else is needed", "commits are refused by worker %s: %s", r.ID, r.DiskFull))
+		}
+	}
+	for _, id := range s.Silent {
+		list = append(list, said(Warn, "look again in some seconds; if it stays, see whether it runs", "worker %s does not answer", id))
 	}
 	if len(list) == 0 {
-		return fine("worker %s owns all %d partitions", r.ID, r.Partitions)
+		return fine("all %d partitions are owned, by %s", len(s.Partitions), strings.Join(ids, ", "))
 	}
 	return list
 }
@@ -318,8 +338,10 @@ func checkMapping(f *Facts) []Finding {
 	switch m := f.Mapping; {
 	case m.Err != nil:
 		return one(Unseen, "allow this user to publish and subscribe to "+string(f.Namespace)+".>", "the subject mapping cannot be seen: %v", m.Err)
-	case m.Slot < 0:
+	case m.Slot < 0 && f.Workers.System == nil:
 		return one(Bad, fix, "the server does not map calls to their slots: a call over NATS finds no responders")
+	case m.Slot < 0:
+		return one(Warn, fix, "the server does not map calls to their slots: a worker passes each on, which costs a hop, and what one publisher sends to an object may change places")
 	case m.Slot != m.Want:
 		return one(Warn, fix, "the server maps a call to slot %d and not %d: each such call takes one more hop", m.Slot, m.Want)
 	}
@@ -390,9 +412,14 @@ func checkClock(f *Facts) (list []Finding) {
 		}
 	}
 	off("the server's clock is", server)
-	off("the worker's clock is", f.Worker.Ahead)
+	worker := map[string]time.Duration{}
+	for i, ahead := range f.Workers.Ahead {
+		id := f.Workers.System.Workers[i].ID
+		worker[id] = ahead
+		off("the clock of worker "+id+" is", ahead)
+	}
 	for _, o := range f.Journal.Owners {
-		if ahead := o.Recorded.Sub(f.Now.Add(cmp.Or(f.Worker.Ahead, server))); !o.Recorded.IsZero() && ahead >= clockBad {
+		if ahead := o.Recorded.Sub(f.Now.Add(cmp.Or(worker[o.Worker], server))); !o.Recorded.IsZero() && ahead >= clockBad {
 			list = append(list, said(Bad, "wait, or see that no clock is wrong: an object's time never goes back",
 				"the last record of partition %d was made at %s, %v ahead: until then requests for its object are refused", o.Partition, o.Recorded.Format(time.RFC3339), short(ahead)))
 		}
@@ -400,7 +427,7 @@ func checkClock(f *Facts) (list []Finding) {
 	if len(list) > 0 {
 		return list
 	}
-	return fine("this machine, server and worker agree to within %v", clockWarn)
+	return fine("this machine, server and workers agree to within %v", clockWarn)
 }
 
 // apart says how far a clock is off.
@@ -413,24 +440,31 @@ func apart(ahead time.Duration) string {
 
 func checkSoftware(f *Facts) []Finding {
 	seen := map[string]bool{}
-	if r := f.Worker.Report; r != nil && r.Host != nil {
-		seen[r.Host.Version] = true
-	} else {
+	hosts := f.hosts()
+	for _, h := range hosts {
+		seen[h.Version] = true
+	}
+	if len(hosts) == 0 {
 		for _, o := range f.Journal.Owners {
 			seen[o.Software] = !o.Released
 		}
 	}
 	for v, is := range seen {
 		if is && v != f.Software {
-			return one(Warn, "use the same version everywhere", "the worker is %s, this program %s", v, f.Software)
+			return one(Warn, "use the same version everywhere", "a worker is %s, this program %s", v, f.Software)
 		}
 	}
 	return fine("%s", f.Software)
 }
 
-func checkHostFolder(f *Facts) []Finding {
-	if r := f.Worker.Report; r != nil && r.Host != nil && r.Host.Folder.Path != "" {
-		return checkFolder(r.Host.Folder)
+func checkHostFolder(f *Facts) (list []Finding) {
+	for _, h := range f.hosts() {
+		if h.Folder.Path != "" {
+			list = append(list, checkFolder(h.Folder)...)
+		}
+	}
+	if len(list) > 0 {
+		return list
 	}
 	return one(Unseen, "perdure doctor --data FOLDER, on the worker's and the server's machine", "the disk cannot be seen from here")
 }

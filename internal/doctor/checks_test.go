@@ -35,15 +35,16 @@ func healthy() *Facts {
 		f.Journal.Owners = append(f.Journal.Owners, engine.Ownership{Partition: p, Worker: "w", Epoch: 3, Software: "1.0.0",
 			LeaseTerm: 2 * time.Second, Begun: []time.Time{noon.Add(-time.Minute)}, Recorded: noon.Add(-time.Second), Stored: noon.Add(-time.Second)})
 	}
-	f.Worker.Report = &Report{Status: engine.Status{ID: "w", Partitions: 2, Owned: []engine.PartitionStatus{{Owned: true}, {Partition: 1, Owned: true}}},
-		Host: &Host{Version: "1.0.0", Sync: "always", Folder: Folder{Path: "data", Filesystem: "ext4", Free: 100 << 30, Total: 200 << 30, Reserve: 10 << 30}}}
+	s := Join(2, []Report{{Status: engine.Status{ID: "w", Partitions: 2, Owned: []engine.PartitionStatus{{Owned: true}, {Partition: 1, Owned: true}}},
+		Host: &Host{Version: "1.0.0", Sync: "always", Folder: Folder{Path: "data", Filesystem: "ext4", Free: 100 << 30, Total: 200 << 30, Reserve: 10 << 30}}}}, nil)
+	f.Workers = Workers{System: &s, Ahead: make([]time.Duration, 1)}
 	return f
 }
 
 // outside makes a server that is not in the worker's process, and whose monitor answers.
 func outside(always bool, every time.Duration) func(*Facts) {
 	return func(f *Facts) {
-		f.Worker.Report.Host.Sync = ""
+		f.Workers.System.Workers[0].Host.Sync = ""
 		f.Monitor = &Monitor{ServerID: "S"}
 		f.Monitor.JetStream.Config.SyncAlways, f.Monitor.JetStream.Config.SyncInterval = always, every
 	}
@@ -76,9 +77,9 @@ var ill = []struct {
 	{"payload", Warn, "max_payload is 1 MiB and not 8 MiB: a turn whose changes and reply have more than 1008 KiB", func(f *Facts) { f.Server.PayloadMax = 1 << 20 }},
 	{"payload", Bad, "no record fits", func(f *Facts) { f.Server.PayloadMax = 16 << 10 }},
 
-	{"sync", Warn, "every 100ms", func(f *Facts) { f.Worker.Report.Host.Sync = "100ms" }},
-	{"sync", Unseen, "cannot be seen", func(f *Facts) { f.Worker.Report = nil; f.Worker.Err = nats.ErrTimeout }},
-	{"sync", Unseen, "(refused)", func(f *Facts) { f.Worker.Report.Host.Sync, f.MonitorErr = "", errors.New("refused") }},
+	{"sync", Warn, "every 100ms", func(f *Facts) { f.Workers.System.Workers[0].Host.Sync = "100ms" }},
+	{"sync", Unseen, "cannot be seen", func(f *Facts) { f.Workers = Workers{Err: nats.ErrTimeout} }},
+	{"sync", Unseen, "(refused)", func(f *Facts) { f.Workers.System.Workers[0].Host.Sync, f.MonitorErr = "", errors.New("refused") }},
 	{"sync", OK, "before it is acknowledged", outside(true, 2*time.Minute)},
 	{"sync", Bad, "every 2m0s", outside(false, 2*time.Minute)},
 	{"sync", Warn, "every 1s", outside(false, time.Second)},
@@ -116,17 +117,18 @@ var ill = []struct {
 	}},
 	{"journal", Bad, "cannot be read: partition 1", func(f *Facts) { f.Journal.OwnersErr = errors.New("partition 1: corrupt") }},
 	{"worker", Bad, "no worker answers", func(f *Facts) {
-		f.Worker = Worker{Err: engine.Errorf(engine.Unavailable, "nobody: %w", nats.ErrNoResponders)}
+		f.Workers = Workers{Err: engine.Errorf(engine.Unavailable, "nobody: %w", nats.ErrNoResponders)}
 	}},
-	{"worker", Unseen, "cannot be seen", func(f *Facts) { f.Worker = Worker{Err: engine.Errorf(engine.Unavailable, "no answer")} }},
-	{"worker", Bad, "partition 1 is not owned", func(f *Facts) { f.Worker.Report.Owned[1].Owned = false }},
-	{"worker", Bad, "partition 1: journal went back", func(f *Facts) { f.Worker.Report.Owned[1].Alarm = "journal went back" }},
+	{"worker", Unseen, "cannot be seen", func(f *Facts) { f.Workers = Workers{Err: engine.Errorf(engine.Unavailable, "no answer")} }},
+	{"worker", Bad, "partition 1 is not owned", func(f *Facts) { f.Workers.System.Partitions[1].Owned = false }},
+	{"worker", Bad, "partition 1: journal went back", func(f *Facts) { f.Workers.System.Partitions[1].Alarm = "journal went back" }},
 	{"worker", Bad, "partition 1 is not served", func(f *Facts) {
-		f.Worker.Report.Owned[1].Alarm = "journal went back: long"
+		f.Workers.System.Partitions[1].Alarm = "journal went back: long"
 		f.Journal.Owners[1].Loss = &engine.Loss{Partition: 1, Stream: "objects-1", Why: "journal went back"}
 	}},
-	{"worker", Bad, "commits are refused: 5 MiB", func(f *Facts) { f.Worker.Report.DiskFull = "5 MiB of disk are free" }},
-	{"mapping", Bad, "no responders", func(f *Facts) { f.Mapping.Slot = -1 }},
+	{"worker", Bad, "commits are refused by worker w: 5 MiB", func(f *Facts) { f.Workers.System.Workers[0].DiskFull = "5 MiB of disk are free" }},
+	{"mapping", Bad, "no responders", func(f *Facts) { f.Mapping.Slot, f.Workers = -1, Workers{} }},
+	{"mapping", Warn, "a worker passes each on", func(f *Facts) { f.Mapping.Slot = -1 }},
 	{"mapping", Warn, "to slot 3 and not 7", func(f *Facts) { f.Mapping.Slot = 3 }},
 	{"mapping", Unseen, "permissions", func(f *Facts) { f.Mapping.Err = nats.ErrPermissionViolation }},
 	{"epochs", Warn, "partition 1 began 12 epochs", func(f *Facts) { f.Journal.Owners[1].Begun = began(12, time.Minute) }},
@@ -135,12 +137,12 @@ var ill = []struct {
 
 	{"clock", Warn, "the server's clock is 150ms ahead", func(f *Facts) { f.Journal.Streams[1].Ahead = 150 * time.Millisecond }},
 	{"clock", OK, "", func(f *Facts) { f.Journal.Streams[1].Ahead = -99 * time.Millisecond }},
-	{"clock", Bad, "the worker's clock is 30s behind", func(f *Facts) { f.Worker.Ahead, f.Journal.Owners = -30*time.Second, nil }},
+	{"clock", Bad, "the clock of worker w is 30s behind", func(f *Facts) { f.Workers.Ahead[0], f.Journal.Owners = -30*time.Second, nil }},
 	{"clock", Bad, "the last record of partition 0 was made at 2026-11-24T13:00:00Z, 1h0m0s ahead", func(f *Facts) { f.Journal.Owners[0].Recorded = noon.Add(time.Hour) }},
-	{"software", Warn, "the worker is 0.9.0, this program 1.0.0", func(f *Facts) { f.Worker.Report.Host.Version = "0.9.0" }},
-	{"software", Warn, "the worker is 0.9.0", func(f *Facts) { f.Worker.Report.Host, f.Journal.Owners[1].Software = nil, "0.9.0" }},
-	{"folder", Unseen, "--data FOLDER", func(f *Facts) { f.Worker.Report.Host = nil }},
-	{"folder", Bad, "in memory", func(f *Facts) { f.Worker.Report.Host.Folder.Filesystem = "tmpfs" }},
+	{"software", Warn, "a worker is 0.9.0, this program 1.0.0", func(f *Facts) { f.Workers.System.Workers[0].Host.Version = "0.9.0" }},
+	{"software", Warn, "a worker is 0.9.0", func(f *Facts) { f.Workers.System.Workers[0].Host, f.Journal.Owners[1].Software = nil, "0.9.0" }},
+	{"folder", Unseen, "--data FOLDER", func(f *Facts) { f.Workers.System.Workers[0].Host = nil }},
+	{"folder", Bad, "in memory", func(f *Facts) { f.Workers.System.Workers[0].Host.Folder.Filesystem = "tmpfs" }},
 }
 
 func TestChecks(t *testing.T) {
@@ -207,7 +209,7 @@ func TestFolder(t *testing.T) {
 		{Warn, "snapshots.corrupt-1 was damaged", func(f *Folder) { f.SetAside = []string{"data/snapshots.corrupt-1"} }},
 		{Warn, "a sync to disk takes 12ms", func(f *Folder) { f.Sync = 12300 * time.Microsecond }},
 	} {
-		f := healthy().Worker.Report.Host.Folder
+		f := healthy().Workers.System.Workers[0].Host.Folder
 		c.change(&f)
 		if list := ExamineFolder(f); len(list) != 1 || list[0].Status != c.status || !strings.Contains(list[0].What, c.says) {
 			t.Errorf("%+v; want %s and %q", list, c.status, c.says)

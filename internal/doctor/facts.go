@@ -18,7 +18,7 @@ type Facts struct {
 	Account Account
 	Journal Journal
 	Mapping Mapping
-	Worker  Worker
+	Workers Workers
 
 	Monitor    *Monitor // nil if it was not asked for, or did not answer
 	MonitorErr error
@@ -58,17 +58,11 @@ type Mapping struct {
 	Err  error
 }
 
-// Worker is the worker that answers questions.
-type Worker struct {
-	Report *Report // nil: none answered
-	Ahead  time.Duration
+// Workers are the workers that answer questions.
+type Workers struct {
+	System *System         // nil: none answered
+	Ahead  []time.Duration // their clocks, in the order of System.Workers
 	Err    error
-}
-
-// Report is what `perdure dev` says of its worker and of where that runs, as JSON on <ns>.admin.status.
-type Report struct {
-	engine.Status
-	Host *Host `json:"host,omitempty"`
 }
 
 // Host is where a worker runs.

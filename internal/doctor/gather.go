@@ -29,7 +29,7 @@ func Gather(ctx context.Context, s *jetstream.Session, ns wire.Subjects, softwar
 	var wg sync.WaitGroup // a question that nobody answers costs the others no time
 	wg.Go(func() { f.Account = account(ctx, nc) })
 	wg.Go(func() { f.Journal = readJournal(ctx, s, ns) })
-	wg.Go(func() { f.Worker = askWorker(ctx, nc, ns) })
+	wg.Go(func() { f.Workers = askWorkers(ctx, nc, ns) })
 	if monitor != "" {
 		wg.Go(func() { f.Monitor, f.MonitorErr = readMonitor(ctx, monitor) })
 	}
@@ -135,19 +135,18 @@ func permission(nc *nats.Conn) error {
 	return nil
 }
 
-func askWorker(ctx context.Context, nc *nats.Conn, ns wire.Subjects) (w Worker) {
+func askWorkers(ctx context.Context, nc *nats.Conn, ns wire.Subjects) Workers {
 	asked := time.Now()
-	raw, err := natsbus.NewClient(nc, ns).Status(ctx)
+	s, err := ReadSystem(ctx, natsbus.NewClient(nc, ns))
 	answered := time.Now()
 	if err != nil {
-		return Worker{Err: err}
+		return Workers{Err: err}
 	}
-	w.Report = new(Report)
-	if err := json.Unmarshal(raw, w.Report); err != nil {
-		return Worker{Err: fmt.Errorf("status: %w", err)}
-	}
-	if h := w.Report.Host; h != nil {
-		w.Ahead = jetstream.Ahead(h.Now, asked, answered)
+	w := Workers{System: &s, Ahead: make([]time.Duration, len(s.Workers))}
+	for i := range s.Workers {
+		if h := s.Workers[i].Host; h != nil {
+			w.Ahead[i] = jetstream.Ahead(h.Now, asked, answered)
+		}
 	}
 	return w
 }

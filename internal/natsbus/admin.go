@@ -1,184 +1,77 @@
 package natsbus
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
+	"errors"
 	"log/slog"
-	"net/url"
-	"sync"
-	"time"
+	"math"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
-	"github.com/perdure/perdure/journal"
 )
 
-// Limits of questions.
-const (
-	questionTimeout = 10 * time.Second
-	questionsMax    = 16 // at once
-)
-
-// Inspected is what questions are about: a [*engine.Worker] is one.
-type Inspected interface {
-	engine.Inspector
-	// Durable returns when what a stream has up to a position is durable.
-	Durable(ctx context.Context, stream string, seq journal.Seq) error
+// Admin is what a worker needs to answer questions, about whatever object.
+type Admin struct {
+	Worker     string // its id
+	Partitions int    // of the namespace
+	Classes    func(context.Context) ([]engine.ClassInfo, error)
+	Report     func() any // what it says of itself
+	Status     func(context.Context) (any, error)
 }
 
-// ServeAdmin answers questions about objects in JSON, on <ns>.admin.state, journal, sent, objects, classes, durable and status. Each is
-// answered in a goroutine of its own, at most 16 at once and each for at most 10 s; one more is Overloaded. An answer is
-// at most what the server carries: of a journal there are fewer entries then, others are TooLarge. What is published
-// without a reply subject is no question.
+// ServeAdmin answers questions in JSON, on <ns>.admin.state, journal, sent, objects, classes, durable and status, and on
+// <ns>.control.worker.<id>.status about this worker alone. Any worker answers: it asks the owners of the partitions that a question is about
+// ([ServePart]). If one of them has no owner just now that is Unavailable at once: a list is never of some partitions only.
 //
 // stop ends the answering, and returns when no question is in work.
-func ServeAdmin(nc *nats.Conn, ns wire.Subjects, w Inspected, status func() any, log *slog.Logger) (stop func(), err error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	a := &admin{answers: answers{nc, ns, log}, of: w, ctx: ctx}
-	var subs []*nats.Subscription
-	stop = func() {
-		for _, s := range subs {
-			_ = s.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
-		}
-		cancel()
-		a.close()
-	}
-	for what, answer := range map[string]func(context.Context, question) (any, error){
-		"state":   a.state,
-		"journal": a.journal,
-		"sent":    a.sent,
-		"objects": a.objects,
-		"classes": a.classes,
-		"durable": a.durable,
-		"status":  func(context.Context, question) (any, error) { return status(), nil },
-	} {
-		s, err := nc.QueueSubscribe(ns.Admin(what), queueGroup, func(m *nats.Msg) { a.take(m, answer) })
-		if err != nil {
-			stop()
-			return nil, fmt.Errorf("subscribe to %s: %w", ns.Admin(what), err)
-		}
-		subs = append(subs, s)
-	}
-	if err := nc.Flush(); err != nil {
-		stop()
-		return nil, fmt.Errorf("subscribe to %s: %w", ns.Admin("*"), err)
-	}
-	return stop, nil
-}
-
-type admin struct {
-	answers
-	of  Inspected
-	ctx context.Context // of all questions
-
-	mu      sync.Mutex
-	closed  bool
-	asked   int // in work
-	running sync.WaitGroup
-}
-
-// take begins to answer a question, or refuses it.
-func (a *admin) take(m *nats.Msg, answer func(context.Context, question) (any, error)) {
-	to := a.replyTo(m)
-	if to == "" {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed || a.asked == questionsMax {
-		a.fail(to, engine.Errorf(engine.Overloaded, "%d questions are being answered; at most %d may be", a.asked, questionsMax).RetryIn(time.Second))
-		return
-	}
-	a.asked++
-	a.running.Go(func() {
-		a.answer(to, m.Data, answer)
-		a.mu.Lock()
-		a.asked--
-		a.mu.Unlock()
+func ServeAdmin(nc *nats.Conn, ns wire.Subjects, of Admin, log *slog.Logger) (stop func(), err error) {
+	a := &admin{newAnswerer(nc, ns, log), of, NewClient(nc, ns)}
+	stop = func() { a.stop(); a.owners.Close() }
+	return stop, a.serve(map[string]answerTo{
+		ns.Admin("state"):                 a.ofObject("state"),
+		ns.Admin("journal"):               a.ofObject("journal"),
+		ns.Admin("sent"):                  a.ofObject("sent"),
+		ns.Admin("objects"):               a.objects,
+		ns.Admin("classes"):               a.classes,
+		ns.Admin("durable"):               a.durable,
+		ns.Admin("status"):                func(ctx context.Context, _ question) (any, error) { return of.Status(ctx) },
+		ns.AskWorker(of.Worker, "status"): func(context.Context, question) (any, error) { return of.Report(), nil },
 	})
 }
 
-// close refuses what comes from now on, and waits for the rest.
-func (a *admin) close() {
-	a.mu.Lock()
-	a.closed = true
-	a.mu.Unlock()
-	a.running.Wait()
+type admin struct {
+	*answerer
+	of     Admin
+	owners *Client
 }
 
-func (a *admin) answer(to string, body []byte, answer func(context.Context, question) (any, error)) {
-	ctx, cancel := context.WithTimeout(a.ctx, questionTimeout)
-	defer cancel()
-	q, err := parseQuestion(body)
-	if err != nil {
-		a.fail(to, err)
-		return
-	}
-	v, err := answer(ctx, q)
-	if err != nil {
-		a.fail(to, err)
-		return
-	}
-	data, err := json.Marshal(v)
-	switch {
-	case err != nil:
-		a.fail(to, engine.Errorf(engine.Internal, "answer: %w", err))
-	case len(data) > a.answerBytesMax():
-		a.fail(to, tooLarge(len(data), a.answerBytesMax(), q))
-	default:
-		a.publish(&nats.Msg{Subject: to, Data: data}, "")
+// ofObject passes a question on to the owner of an object.
+func (a *admin) ofObject(what string) answerTo {
+	return func(ctx context.Context, q question) (any, error) {
+		p := wire.Partition(wire.Slot(q.Class, wire.Escape(q.Name)), a.of.Partitions)
+		return askOwner[json.RawMessage](ctx, a, p, what, q)
 	}
 }
 
-// parseQuestion refuses what it does not know: a misspelled field would be answered with something else.
-func parseQuestion(body []byte) (q question, err error) {
-	if len(bytes.TrimSpace(body)) == 0 {
-		return q, nil
+// askOwner asks the owner of a partition.
+func askOwner[A any](ctx context.Context, a *admin, p int, what string, q question) (A, error) {
+	answer, err := ask[A](ctx, a.owners, a.ns.AskPart(p, what), q)
+	if errors.Is(err, nats.ErrNoResponders) {
+		err = engine.Errorf(engine.Unavailable, "partition %d has no owner just now", p)
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err = d.Decode(&q); err == nil {
-		if _, more := d.Token(); more != io.EOF {
-			err = fmt.Errorf("there is more behind it")
-		}
-	}
-	if err != nil {
-		return q, engine.Errorf(engine.Invalid, "question: %w; want JSON with some of class, name, seq, from, limit, prefix, cursor, stream", err)
-	}
-	return q, nil
-}
-
-// answerBytesMax leaves as much to headers as requests do.
-func (a *answers) answerBytesMax() int { return int(a.nc.MaxPayload()) - engine.HeaderBytesMax }
-
-func tooLarge(have, most int, q question) error {
-	way := "ask with a smaller limit"
-	if q.Name != "" {
-		way = fmt.Sprintf("ask the gateway, under /v1/objects/%s/%s/", url.PathEscape(q.Class), url.PathEscape(q.Name))
-	}
-	return engine.Errorf(engine.TooLarge, "the answer has %d bytes and the server carries %d: %s, or raise its max_payload", have, most, way)
-}
-
-func (a *admin) state(ctx context.Context, q question) (any, error) {
-	return a.of.State(ctx, q.Class, q.Name)
-}
-
-func (a *admin) sent(ctx context.Context, q question) (any, error) {
-	return a.of.Sent(ctx, q.Class, q.Name, q.Seq)
+	return answer, err
 }
 
 func (a *admin) durable(ctx context.Context, q question) (any, error) {
-	return struct{}{}, a.of.Durable(ctx, q.Stream, q.From)
-}
-
-func (a *admin) objects(ctx context.Context, q question) (any, error) {
-	list, next, err := a.of.Objects(ctx, q.Class, q.Prefix, q.Cursor, q.Limit)
-	return objectsAnswer{list, next}, err
+	for p := range a.of.Partitions {
+		if a.ns.Stream(p) == q.Stream {
+			return askOwner[json.RawMessage](ctx, a, p, "durable", q)
+		}
+	}
+	return nil, engine.Errorf(engine.NotFound, "no stream %q", q.Stream)
 }
 
 func (a *admin) classes(ctx context.Context, _ question) (any, error) {
@@ -186,29 +79,83 @@ func (a *admin) classes(ctx context.Context, _ question) (any, error) {
 	return classesAnswer{list}, err
 }
 
-// journal answers with as many entries as fit. Those of one record stay together, since one asks on from a record.
-func (a *admin) journal(ctx context.Context, q question) (any, error) {
-	entries, next, err := a.of.Journal(ctx, q.Class, q.Name, q.From, q.Limit)
-	if err != nil {
-		return nil, err
+// objects puts the lists of all partitions together.
+func (a *admin) objects(ctx context.Context, q question) (any, error) {
+	if q.Limit < 1 || q.Limit > engine.ListMax {
+		q.Limit = engine.ListMax
 	}
-	out := entriesAnswer{Entries: make([]json.RawMessage, len(entries)), Next: next}
-	size, whole := len(`{"entries":[],"next":18446744073709551615}`), 0
-	for i, e := range entries {
-		if i > 0 && e.Seq != entries[i-1].Seq {
-			whole = i
+	lists := make([]partList, a.of.Partitions)
+	for p := range lists {
+		// Names spread evenly: some more than its part, and few are asked twice.
+		part := q.Limit / a.of.Partitions
+		lists[p] = partList{p: p, cursor: q.Cursor, more: true, limit: min(q.Limit, part+3*int(math.Sqrt(float64(part)))+4)}
+	}
+	out := objectsAnswer{Objects: []engine.ObjectInfo{}}
+	for {
+		if err := a.refill(ctx, lists, q); err != nil {
+			return nil, err
 		}
-		if out.Entries[i], err = json.Marshal(e); err != nil {
-			return nil, engine.Errorf(engine.Internal, "journal at %d: %w", e.Seq, err)
+		first := firstOf(lists)
+		if first == nil {
+			return out, nil
 		}
-		size += len(out.Entries[i]) + len(",")
-		if size <= a.answerBytesMax() {
+		if len(out.Objects) == q.Limit {
+			out.Next = q.Cursor
+			return out, nil
+		}
+		out.Objects, q.Cursor = append(out.Objects, first.list[0]), first.ids[0]
+		first.list, first.ids = first.list[1:], first.ids[1:]
+	}
+}
+
+// partList is what is left of the last list of a partition that was asked for.
+type partList struct {
+	p      int
+	list   []engine.ObjectInfo
+	ids    []string // their places in the order
+	cursor string   // behind the last one
+	more   bool     // there are others behind it
+	limit  int
+}
+
+// firstOf is the list whose first object comes first, nil if all are at their end.
+func firstOf(lists []partList) (first *partList) {
+	for i := range lists {
+		if l := &lists[i]; len(l.ids) > 0 && (first == nil || l.ids[0] < first.ids[0]) {
+			first = l
+		}
+	}
+	return first
+}
+
+// refill asks for more wherever nothing is left, and there is more: until then nobody knows what comes first.
+func (a *admin) refill(ctx context.Context, lists []partList, q question) error {
+	asked := 0
+	answered := make(chan error, len(lists))
+	for i := range lists {
+		l := &lists[i]
+		if len(l.ids) > 0 || !l.more {
 			continue
 		}
-		if whole == 0 {
-			return nil, tooLarge(size, a.answerBytesMax(), q)
-		}
-		return entriesAnswer{out.Entries[:whole], entries[whole].Seq}, nil
+		asked++
+		go func() {
+			of := q
+			of.Cursor, of.Limit = l.cursor, l.limit
+			got, err := askOwner[partObjects](ctx, a, l.p, "objects", of)
+			if l.list, l.ids, l.more = got.Objects, got.IDs, got.More; len(l.ids) > 0 {
+				l.cursor = l.ids[len(l.ids)-1]
+			}
+			if err == nil && (len(l.list) != len(l.ids) || l.more && len(l.ids) == 0) {
+				err = engine.Errorf(engine.Internal, "partition %d answers %d objects with %d places", l.p, len(l.list), len(l.ids))
+			}
+			answered <- err
+		}()
 	}
-	return out, nil
+	var failed error
+	for range asked {
+		if err := <-answered; err != nil && failed == nil {
+			failed = err
+		}
+	}
+	return failed
 }

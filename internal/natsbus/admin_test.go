@@ -21,7 +21,6 @@ import (
 
 // inspector answers from what it holds; state, if set, answers instead.
 type inspector struct {
-	engine.Inspector
 	entries []engine.JournalEntry
 	list    []engine.ObjectInfo
 	state   func(ctx context.Context, class, name string) (engine.ObjectState, error)
@@ -45,19 +44,31 @@ func (i *inspector) Journal(_ context.Context, class, name string, from journal.
 	return out, 0, nil
 }
 
-func (i *inspector) Objects(_ context.Context, class, prefix, cursor string, limit int) ([]engine.ObjectInfo, string, error) {
-	if limit > 0 && limit < len(i.list) {
-		return i.list[:limit], fmt.Sprintf("%s %s %s %d", class, prefix, cursor, limit), nil
+// ObjectsOf takes the list for sorted.
+func (i *inspector) ObjectsOf(_ context.Context, _ int, class, prefix, cursor string, limit int) (list []engine.ObjectInfo, ids []string, more bool, err error) {
+	for _, o := range i.list {
+		id := o.Class + "." + wire.Escape(o.Name)
+		if class != "" && o.Class != class || !strings.HasPrefix(o.Name, prefix) || id <= cursor {
+			continue
+		}
+		if more = len(ids) == limit; more {
+			break
+		}
+		list, ids = append(list, o), append(ids, id)
 	}
-	return i.list, "", nil
+	return list, ids, more, nil
 }
 
-func (i *inspector) Classes(context.Context) ([]engine.ClassInfo, error) {
+func (i *inspector) Sent(_ context.Context, class, name string, seq journal.Seq) (engine.SentState, error) {
+	return engine.SentState{}, engine.Errorf(engine.NotFound, "%s/%s has no message %d", class, name, seq)
+}
+
+func classes(context.Context) ([]engine.ClassInfo, error) {
 	return []engine.ClassInfo{{Name: "counter", Methods: map[string]engine.Method{"get": {Read: true}}, HTTP: true}}, nil
 }
 
 func (i *inspector) Durable(_ context.Context, stream string, seq journal.Seq) error {
-	if stream != "objects-1" || seq != 7 {
+	if !strings.HasSuffix(stream, "-0") || seq != 7 {
 		return engine.Errorf(engine.NotFound, "no stream %q with %d", stream, seq)
 	}
 	return nil
@@ -68,20 +79,116 @@ func TestWhatIsDurableIsTold(t *testing.T) {
 	ns := namespace(t)
 	serveAdmin(t, ns, &inspector{})
 	c := NewClient(connect(t), ns)
-	if err := c.Durable(t.Context(), "objects-1", 7); err != nil {
+	if err := c.Durable(t.Context(), ns.Stream(0), 7); err != nil {
 		t.Error(err)
 	}
-	if err := c.Durable(t.Context(), "objects-2", 7); !errors.Is(err, engine.NotFound) {
-		t.Error(err)
+	for stream, seq := range map[string]journal.Seq{ns.Stream(0): 8, ns.Stream(1): 7, "objects": 7} {
+		if err := c.Durable(t.Context(), stream, seq); !errors.Is(err, engine.NotFound) {
+			t.Errorf("%s: %v", stream, err)
+		}
 	}
 }
 
-func serveAdmin(t *testing.T, ns wire.Subjects, of Inspected) (stop func()) {
+// serveAdmin answers questions, which owners of so many partitions are asked for; a nil one is none.
+func serveAdmin(t *testing.T, ns wire.Subjects, owners ...*inspector) (stop func()) {
 	t.Helper()
-	status := func() any { return map[string]string{"id": "w1"} }
-	stop = must[func()](t)(ServeAdmin(connect(t), ns, of, status, slog.New(slog.DiscardHandler)))
+	log := slog.New(slog.DiscardHandler)
+	for p, of := range owners {
+		if of != nil {
+			t.Cleanup(must[func()](t)(ServePart(connect(t), ns, p, of, log)))
+		}
+	}
+	stop = must[func()](t)(ServeAdmin(connect(t), ns, Admin{Worker: "w1", Partitions: len(owners), Classes: classes,
+		Report: func() any { return map[string]string{"id": "w1"} },
+		Status: func(context.Context) (any, error) { return map[string]int{"workers": 2}, nil }}, log))
 	t.Cleanup(stop)
 	return stop
+}
+
+// named are objects, in order, and nil where the owner is to be missing.
+func named(partitions, missing int, objects []engine.ObjectInfo) []*inspector {
+	owners := make([]*inspector, partitions)
+	for p := range owners {
+		if p != missing {
+			owners[p] = &inspector{state: func(context.Context, string, string) (engine.ObjectState, error) {
+				return engine.ObjectState{Version: journal.Version(p)}, nil
+			}}
+		}
+	}
+	for _, o := range objects {
+		if p := wire.Partition(wire.Slot(o.Class, wire.Escape(o.Name)), partitions); owners[p] != nil {
+			owners[p].list = append(owners[p].list, o)
+		}
+	}
+	return owners
+}
+
+// TestAListIsOfAllPartitions in one order, whatever the size of its pages, or there is none.
+func TestAListIsOfAllPartitions(t *testing.T) {
+	t.Parallel()
+	var all []engine.ObjectInfo
+	for i := range 100 { // the last ones are in one partition alone
+		all = append(all, engine.ObjectInfo{Class: "counter", Name: fmt.Sprintf("a%02d", i), Seq: journal.Seq(i + 1)})
+	}
+	for i, n := 0, 0; n < 40; i++ {
+		if name := fmt.Sprintf("b%03d", i); wire.Partition(wire.Slot("counter", name), 4) == 3 {
+			all = append(all, engine.ObjectInfo{Class: "counter", Name: name})
+			n++
+		}
+	}
+	ns := namespace(t)
+	serveAdmin(t, ns, named(4, -1, all)...)
+	c := NewClient(connect(t), ns)
+	for _, limit := range []int{0, 1, 7, 70, 139, 140} {
+		var got []engine.ObjectInfo
+		for cursor := ""; ; {
+			list, next, err := c.Objects(t.Context(), "", "", cursor, limit)
+			check(t, err)
+			if got = append(got, list...); next == "" {
+				break
+			}
+			if len(list) != limit {
+				t.Errorf("a page of %d has %d", limit, len(list))
+			}
+			cursor = next
+		}
+		if diff := gocmp.Diff(all, got); diff != "" {
+			t.Errorf("pages of %d: %s", limit, diff)
+		}
+	}
+	ns += "_2"
+	serveAdmin(t, ns, named(4, 2, all)...)
+	c = NewClient(connect(t), ns)
+	if list, _, err := c.Objects(t.Context(), "counter", "b", "", 0); !errors.Is(err, engine.Unavailable) || !strings.Contains(err.Error(), "partition 2 has no owner") {
+		t.Errorf("without an owner: %v, %v", list, err)
+	}
+}
+
+// TestTheOwnerIsAsked of the object's partition, and nobody else can tell.
+func TestTheOwnerIsAsked(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	const partitions, missing = 5, 3
+	serveAdmin(t, ns, named(partitions, missing, nil)...)
+	c := NewClient(connect(t), ns)
+	for i := range 20 {
+		name := fmt.Sprint("a.", i)
+		p := wire.Partition(wire.Slot("counter", wire.Escape(name)), partitions)
+		got, err := c.State(t.Context(), "counter", name)
+		if p == missing {
+			if !errors.Is(err, engine.Unavailable) || !strings.Contains(err.Error(), "partition 3 has no owner") {
+				t.Errorf("%s, whose partition nobody owns: %v", name, err)
+			}
+		} else if err != nil || got.Version != journal.Version(p) {
+			t.Errorf("%s of partition %d: %d, %v", name, p, got.Version, err)
+		}
+	}
+	if raw, err := c.StatusOf(t.Context(), "w1"); err != nil || string(raw) != `{"id":"w1"}` {
+		t.Errorf("%s, %v", raw, err)
+	}
+	if _, err := c.StatusOf(t.Context(), "w2"); !errors.Is(err, nats.ErrNoResponders) {
+		t.Error(err)
+	}
 }
 
 func TestQuestionsAreAnswered(t *testing.T) {
@@ -114,20 +221,20 @@ func TestQuestionsAreAnswered(t *testing.T) {
 	if diff := gocmp.Diff(wantEntries, entries); diff != "" || next != wantNext || next != 301 {
 		t.Error("journal:", next, diff)
 	}
-	list, cursor, err := c.Objects(ctx, "counter", "a ", "counter.a", 1)
+	list, cursor, err := c.Objects(ctx, "counter", "", "counter.a", 1)
 	check(t, err)
-	if diff := gocmp.Diff(of.list[:1], list); diff != "" || cursor != "counter a  counter.a 1" {
+	if diff := gocmp.Diff(of.list[:1], list); diff != "" || cursor != "counter.a%20b" {
 		t.Error("objects:", cursor, diff)
 	}
-	classes, err := c.Classes(ctx)
+	gotClasses, err := c.Classes(ctx)
 	check(t, err)
-	wantClasses, _ := of.Classes(ctx)
-	if diff := gocmp.Diff(wantClasses, classes); diff != "" {
+	wantClasses, _ := classes(ctx)
+	if diff := gocmp.Diff(wantClasses, gotClasses); diff != "" {
 		t.Error("classes:", diff)
 	}
 	status, err := c.Status(ctx)
 	check(t, err)
-	if string(status) != `{"id":"w1"}` {
+	if string(status) != `{"workers":2}` {
 		t.Errorf("status: %s", status)
 	}
 }
@@ -138,8 +245,8 @@ func TestQuestionIsPlainJSON(t *testing.T) {
 	serveAdmin(t, ns, &inspector{})
 	nc := connect(t)
 	for _, tt := range []struct{ what, body, want string }{
-		{"objects", ``, `{"objects":null}`},
-		{"objects", ` {"class":"counter"} `, `{"objects":null}`},
+		{"objects", ``, `{"objects":[]}`},
+		{"objects", ` {"class":"counter"} `, `{"objects":[]}`},
 		{"journal", `{"class":"counter","name":"a","from":3,"limit":5}`, `{"entries":[]}`},
 		{"objects", `{"klass":"counter"}`, `unknown field "klass"; want JSON with some of class, name, seq, from, limit, prefix, cursor, stream`},
 		{"objects", `{"limit":"5"}`, "want JSON with some of"},
@@ -222,7 +329,7 @@ func TestAnswerThatCannotBeCutIsTooLarge(t *testing.T) {
 	large := strings.Repeat("x", payloadMax)
 	serveAdmin(t, ns, &inspector{
 		entries: []engine.JournalEntry{{Seq: 1, Method: large}, {Seq: 2}},
-		list:    []engine.ObjectInfo{{Name: large}},
+		list:    []engine.ObjectInfo{{Class: "counter", Name: large}},
 		state: func(context.Context, string, string) (engine.ObjectState, error) {
 			return engine.ObjectState{Storage: map[string]json.RawMessage{large: nil}}, nil
 		},
@@ -273,7 +380,7 @@ func TestOneQuestionTooManyIsRefusedAndStopEndsTheOthers(t *testing.T) {
 	}
 	stop()
 	for range questionsMax {
-		if err := <-ended; !errors.Is(err, engine.Unavailable) || !strings.Contains(err.Error(), "looked at no longer") {
+		if err := <-ended; !errors.Is(err, engine.Unavailable) || !strings.Contains(err.Error(), "no answer") {
 			t.Errorf("got %v", err)
 		}
 	}

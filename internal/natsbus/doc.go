@@ -1,6 +1,7 @@
 // Package natsbus carries requests and their answers over NATS. [Listen] is the owner's intake: it takes requests off the
 // subjects of a partition's slots. [Client] is the other end: an engine.Transport, and an engine.Inspector for looking,
-// which [ServeAdmin] answers. The subjects and the names of the headers are package wire's; what the headers say is
+// which [ServeAdmin] answers on any worker by asking the owners, who answer for their partitions ([ServePart]). [RelayCalls] stands
+// in for a server's subject mapping. The subjects and the names of the headers are package wire's; what the headers say is
 // written and read here, so that a request that cannot be understood is refused with what would be right.
 //
 // # What may be lost

@@ -33,6 +33,12 @@ type (
 		Objects []engine.ObjectInfo `json:"objects"`
 		Next    string              `json:"next,omitempty"`
 	}
+	// partObjects is of one partition; the ids are the places of the objects in the order of all.
+	partObjects struct {
+		Objects []engine.ObjectInfo `json:"objects"`
+		IDs     []string            `json:"ids"`
+		More    bool                `json:"more,omitempty"`
+	}
 	classesAnswer struct {
 		Classes []engine.ClassInfo `json:"classes"`
 	}
@@ -40,7 +46,7 @@ type (
 
 // State implements engine.Inspector.
 func (c *Client) State(ctx context.Context, class, name string) (engine.ObjectState, error) {
-	return ask[engine.ObjectState](ctx, c, "state", question{Class: class, Name: name})
+	return ask[engine.ObjectState](ctx, c, c.ns.Admin("state"), question{Class: class, Name: name})
 }
 
 // Journal implements engine.Inspector.
@@ -48,43 +54,48 @@ func (c *Client) Journal(ctx context.Context, class, name string, from journal.S
 	a, err := ask[struct {
 		Entries []engine.JournalEntry
 		Next    journal.Seq
-	}](ctx, c, "journal", question{Class: class, Name: name, From: from, Limit: limit})
+	}](ctx, c, c.ns.Admin("journal"), question{Class: class, Name: name, From: from, Limit: limit})
 	return a.Entries, a.Next, err
 }
 
 // Sent implements engine.Inspector.
 func (c *Client) Sent(ctx context.Context, class, name string, seq journal.Seq) (engine.SentState, error) {
-	return ask[engine.SentState](ctx, c, "sent", question{Class: class, Name: name, Seq: seq})
+	return ask[engine.SentState](ctx, c, c.ns.Admin("sent"), question{Class: class, Name: name, Seq: seq})
 }
 
 // Objects implements engine.Inspector.
 func (c *Client) Objects(ctx context.Context, class, prefix, cursor string, limit int) ([]engine.ObjectInfo, string, error) {
-	a, err := ask[objectsAnswer](ctx, c, "objects", question{Class: class, Prefix: prefix, Cursor: cursor, Limit: limit})
+	a, err := ask[objectsAnswer](ctx, c, c.ns.Admin("objects"), question{Class: class, Prefix: prefix, Cursor: cursor, Limit: limit})
 	return a.Objects, a.Next, err
 }
 
 // Classes implements engine.Inspector.
 func (c *Client) Classes(ctx context.Context) ([]engine.ClassInfo, error) {
-	a, err := ask[classesAnswer](ctx, c, "classes", question{})
+	a, err := ask[classesAnswer](ctx, c, c.ns.Admin("classes"), question{})
 	return a.Classes, err
 }
 
 // Durable waits until what a stream has up to a position is durable.
 func (c *Client) Durable(ctx context.Context, stream string, seq journal.Seq) error {
-	_, err := ask[struct{}](ctx, c, "durable", question{Stream: stream, From: seq})
+	_, err := ask[struct{}](ctx, c, c.ns.Admin("durable"), question{Stream: stream, From: seq})
 	return err
 }
 
-// Status is what a worker says of itself, in JSON.
+// Status is what all workers say together, in JSON.
 func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
-	return ask[json.RawMessage](ctx, c, "status", question{})
+	return ask[json.RawMessage](ctx, c, c.ns.Admin("status"), question{})
 }
 
-func ask[A any](ctx context.Context, c *Client, what string, q question) (a A, err error) {
+// StatusOf is what one worker says of itself, in JSON.
+func (c *Client) StatusOf(ctx context.Context, worker string) (json.RawMessage, error) {
+	return ask[json.RawMessage](ctx, c, c.ns.AskWorker(worker, "status"), question{})
+}
+
+func ask[A any](ctx context.Context, c *Client, subject string, q question) (a A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
-	body, _ := json.Marshal(q)                                                                     // strings and numbers
-	m, err := c.request(ctx, &nats.Msg{Subject: c.ns.Admin(what), Data: body}, engine.Unavailable) // looking changes nothing
+	body, _ := json.Marshal(q)                                                            // strings and numbers
+	m, err := c.request(ctx, &nats.Msg{Subject: subject, Data: body}, engine.Unavailable) // looking changes nothing
 	if err != nil {
 		return a, err
 	}
@@ -92,7 +103,7 @@ func ask[A any](ctx context.Context, c *Client, what string, q question) (a A, e
 		return a, engine.ParseProblem(m.Data)
 	}
 	if err := json.Unmarshal(m.Data, &a); err != nil {
-		return a, engine.Errorf(engine.Internal, "answer on %s: %w", c.ns.Admin(what), err)
+		return a, engine.Errorf(engine.Internal, "answer on %s: %w", subject, err)
 	}
 	return a, nil
 }

@@ -323,7 +323,7 @@ func TestListenFailsOnAClosedConnection(t *testing.T) {
 	nc := connect(t)
 	nc.Close()
 	_, err := Listen(nc, "objects", 0, 4, slog.New(slog.DiscardHandler), unserved(t))
-	_, err2 := ServeAdmin(nc, "objects", nil, nil, slog.New(slog.DiscardHandler))
+	_, err2 := ServeAdmin(nc, "objects", Admin{}, slog.New(slog.DiscardHandler))
 	for _, err := range []error{err, err2} {
 		if !errors.Is(err, nats.ErrConnectionClosed) || !strings.Contains(cmp.Or(err, io.EOF).Error(), "subscribe to ") {
 			t.Errorf("got %v", err)

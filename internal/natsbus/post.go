@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -77,8 +75,8 @@ func (c *Client) parseStored(data []byte) (journal.Seq, error) {
 // that a publisher sees no difference. durable runs open when all that a stream has up to a position is on disk; mayStore, asked
 // for each message, refuses it with an error.
 func StorePosts(nc *nats.Conn, ns wire.Subjects, durable func(stream string, seq journal.Seq, open func()), mayStore func() error, log *slog.Logger) (stop func(), err error) {
-	p := &poster{nc: nc, ns: ns, durable: durable, mayStore: mayStore, log: log, prefix: nats.NewInbox() + ".", waiting: map[uint64]waiting{}}
-	acks, err := nc.Subscribe(p.prefix+"*", p.acknowledged)
+	p := &poster{nc: nc, ns: ns, durable: durable, mayStore: mayStore, log: log, replies: newReplies()}
+	acks, err := nc.Subscribe(p.all(), p.acknowledged)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
 	}
@@ -105,24 +103,8 @@ type poster struct {
 	durable  func(stream string, seq journal.Seq, open func())
 	mayStore func() error
 	log      *slog.Logger
-	prefix   string
-
-	mu      sync.Mutex
-	n       uint64
-	waiting map[uint64]waiting
+	*replies
 }
-
-// waiting is a publisher that waits for its acknowledgement.
-type waiting struct {
-	reply string
-	since time.Time
-}
-
-// waitingMax bounds the publishers that wait; those whose acknowledgement got lost are forgotten then.
-const (
-	waitingMax = 1 << 16
-	waitingFor = 30 * time.Second
-)
 
 // take stores one message. It is called for one at a time, so they are stored in the order in which they came.
 func (p *poster) take(m *nats.Msg) {
@@ -133,53 +115,29 @@ func (p *poster) take(m *nats.Msg) {
 	}
 	msg := &nats.Msg{Subject: string(p.ns) + ".inbox." + slot + "." + rest, Header: m.Header, Data: m.Data}
 	if m.Reply != "" {
-		n, ok := p.wait(m.Reply)
-		if !ok {
+		var ok bool
+		if msg.Reply, ok = p.wait(m.Reply); !ok {
 			p.refuse(m.Reply, 503, codeNoSpace, "too many publishers wait for their acknowledgement")
 			return
 		}
-		msg.Reply = p.prefix + strconv.FormatUint(n, 10)
 	}
 	if err := p.nc.PublishMsg(msg); err != nil {
 		p.log.Warn("message not passed on to the inbox", "subject", msg.Subject, "err", err)
 	}
 }
 
-func (p *poster) wait(reply string) (n uint64, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	if len(p.waiting) >= waitingMax {
-		for n, w := range p.waiting {
-			if now.Sub(w.since) > waitingFor {
-				delete(p.waiting, n)
-			}
-		}
-	}
-	if len(p.waiting) >= waitingMax {
-		return 0, false
-	}
-	p.n++
-	p.waiting[p.n] = waiting{reply, now}
-	return p.n, true
-}
-
 // acknowledged passes an acknowledgement on when what it says is on disk; a refusal at once.
 func (p *poster) acknowledged(m *nats.Msg) {
-	n, _ := strconv.ParseUint(strings.TrimPrefix(m.Subject, p.prefix), 10, 64) // it has none other
-	p.mu.Lock()
-	w, ok := p.waiting[n]
-	delete(p.waiting, n)
-	p.mu.Unlock()
+	reply, ok := p.replies.take(m.Subject)
 	if !ok {
 		return
 	}
 	ack, err := jetstream.ParseAck(m.Data)
 	if err != nil || ack.Stream != p.ns.Inbox() {
-		p.answer(w.reply, m)
+		p.answer(reply, m)
 		return
 	}
-	p.durable(ack.Stream, ack.Seq, func() { p.answer(w.reply, m) })
+	p.durable(ack.Stream, ack.Seq, func() { p.answer(reply, m) })
 }
 
 func (p *poster) answer(reply string, m *nats.Msg) {

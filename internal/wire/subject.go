@@ -156,9 +156,22 @@ func (ns Subjects) Call(class, token, method string) string {
 	return string(ns) + ".call." + class + "." + token + "." + method
 }
 
+// Calls matches the public subjects of all methods.
+func (ns Subjects) Calls() string { return string(ns) + ".call.*.*.*" }
+
+// SplitPublic takes the public subject of a method apart: <ns>.call.<class>.<token>.<method>.
+func (ns Subjects) SplitPublic(subject string) (class, token, method string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, string(ns)+".call.")
+	parts := strings.Split(rest, ".")
+	if !ok || len(parts) != 3 {
+		return "", "", "", false
+	}
+	return parts[0], parts[1], parts[2], true
+}
+
 // Mapping is the server's subject mapping that sends public calls to their slots: source and destination.
 func (ns Subjects) Mapping() (from, to string) {
-	return string(ns) + ".call.*.*.*",
+	return ns.Calls(),
 		string(ns) + ".part.{{partition(256,1,2)}}.call.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
 }
 
@@ -185,6 +198,16 @@ func (ns Subjects) Cancel(slot int) string { return fmt.Sprintf("%s.part.%d.canc
 
 // Admin is the subject of a question that wakes nothing: state, journal, objects, classes.
 func (ns Subjects) Admin(what string) string { return string(ns) + ".admin." + what }
+
+// AskPart is the subject of such a question to the owner of a partition.
+func (ns Subjects) AskPart(p int, what string) string {
+	return fmt.Sprintf("%s.control.part.%d.%s", ns, p, what)
+}
+
+// AskWorker is the subject of a question to a worker about itself.
+func (ns Subjects) AskWorker(id, what string) string {
+	return string(ns) + ".control.worker." + id + "." + what
+}
 
 // Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
 func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }
