@@ -67,7 +67,30 @@ func Attach(ctx context.Context, o AttachOptions, emit func(Row) error) (err err
 	if err != nil {
 		return err
 	}
-	return o.measure(ctx, "pipe", figure, o.runner(cs, func(name string) string { return pipeSubject(ns, o.Class, name, pipeSingle) }), emit)
+	subject := func(name string) string { return pipeSubject(ns, o.Class, name, pipeSingle) }
+	for _, nc := range conns {
+		if err := reach(ctx, nc, subject(o.Prefix+"0")); err != nil {
+			return err
+		}
+	}
+	return o.measure(ctx, "pipe", figure, o.runner(cs, subject), emit)
+}
+
+// reach waits until somebody answers: the servers of a cluster hear of a subscription one after the other.
+func reach(ctx context.Context, nc *nats.Conn, subject string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		_, err := nc.RequestWithContext(ctx, subject, nil)
+		if !errors.Is(err, nats.ErrNoResponders) {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (o *AttachOptions) connect() (conns []*nats.Conn, err error) {

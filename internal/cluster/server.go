@@ -20,6 +20,9 @@ func RunServer(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("configure NATS server: %w", err)
 	}
+	if opts == nil { // it has told how it is used
+		return nil
+	}
 	if opts.CheckConfig {
 		_, err := fmt.Fprintf(out, "configuration file %s is valid\n", opts.ConfigFile)
 		return err
