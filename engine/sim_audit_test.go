@@ -136,6 +136,9 @@ func (s *sim) epochStored(p int, part *simPartition, m journal.Message, by *life
 			s.count("epochs taken from another worker")
 		}
 	}
+	if r.Release && r.Heir != "" {
+		s.count("partitions handed over")
+	}
 	part.last, part.released = r, r.Release
 	s.oneOwner(p, part)
 }

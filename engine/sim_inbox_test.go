@@ -340,6 +340,9 @@ func (s *sim) loseInbox(n int) {
 		}
 		if l.of != nil && l.of.buried == l.seq {
 			l.of.buried = 0
+			// With a checkpoint that knows of it its loss is an alarm; without one the loss of that checkpoint is.
+			dead := s.parts[l.of.request.partition].check.Dead
+			l.of.gone = l.of.purged && (dead == nil || dead.Seq < l.seq)
 		}
 		if h := s.histories[l.id]; h != nil {
 			h.letters = without(h.letters, l)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -47,6 +48,7 @@ const (
 	stepAccept                    // somebody accepts what was lost
 	stepSend                      // a publisher sends a message
 	stepSendAgain                 // and an earlier one once more
+	stepPlace                     // somebody moves a partition, or drains a worker, or takes that back
 	stepKinds
 )
 
@@ -54,7 +56,7 @@ const lastUsualStep = int(stepRun)
 
 var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
 	stepCopy: 12, stepPass: 8, stepInspect: 5, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
-	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5}
+	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3}
 
 // scriptOf draws the steps of a story.
 func scriptOf(r *rand.Rand, p *profile) []simStep {
@@ -367,6 +369,8 @@ func (s *sim) doToWorkers(st simStep) {
 		}
 	case stepAccept:
 		s.accept()
+	case stepPlace:
+		s.place(st.a)
 	case stepSend:
 		s.say("sent: %s", s.publish(st.a))
 	case stepSendAgain:
@@ -378,6 +382,28 @@ func (s *sim) doToWorkers(st simStep) {
 		}
 	}
 	s.rest()
+}
+
+// place changes what the share is asked to be.
+func (s *sim) place(a uint32) {
+	worker, _ := pick(simWorkers, a)
+	p := int(a>>8) % s.partitions
+	err := ChangePlacement(context.Background(), s.direct.Meta(), func(pl *Placement) {
+		switch a >> 16 % 4 {
+		case 0:
+			s.say("%s is drained", worker)
+			pl.Drained = append(without(pl.Drained, worker), worker)
+		case 1:
+			s.say("nobody is drained, and nothing was moved")
+			*pl = Placement{}
+		default:
+			s.say("partition %d is moved to %s", p, worker)
+			pl.Moved[p] = worker
+		}
+	})
+	if err != nil {
+		panic(err) // it is in memory
+	}
 }
 
 // startOne starts a worker unless it runs: on its disk as it was, on an older one, or on an empty one.

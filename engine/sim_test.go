@@ -32,7 +32,7 @@ var simReached = []string{"answers lost", "answers of a replica that is behind",
 	"appends stored after their writer was closed", "changes that came late", "epochs", "epochs taken from another worker",
 	"alarms of the inbox accepted", "answered messages lost", "checkpoints", "dead letters", "messages answered", "messages not run", "messages purged",
 	"messages read again", "objects held", "repeats of publishers", "slow objects held",
-	"failures of the store", "kills", "looks from outside", "late appends refused", "losses accepted", "own ids found in the store", "power cuts",
+	"failures of the store", "kills", "partitions handed over", "looks from outside", "late appends refused", "losses accepted", "own ids found in the store", "power cuts",
 	"records of several commits", "repeats answered", "replies read back from a record", "snapshot records",
 	"snapshot records of several parts", "snapshot records used", "spills of a replay", "states written"}
 
