@@ -62,6 +62,7 @@ type simPartition struct {
 	end      journal.Seq
 	released bool
 	check    journal.InboxMark // of the last checkpoint
+	purged   journal.Seq       // where the stream ended when an object's records were purged last
 	spent    journal.Seq       // positions up to it were lost and accepted as lost: none is used again for a record
 	due      bool              // the key of the partition tells of a loss: nothing is served
 	knowing  []*life           // and so do these workers, as long as they live

@@ -245,7 +245,7 @@ func (s *sim) accept() {
 // loseEnd takes the last n messages of a stream away, but nothing that was durable. Called with mu held.
 func (s *sim) loseEnd(p int, n journal.Seq) {
 	part := &s.parts[p]
-	end := part.end - min(n, part.end)
+	end := max(part.end-min(n, part.end), part.purged) // that a purge outlives what it rests on is open (docs/design.md)
 	if s.durable {
 		end = max(end, s.synced[p])
 	}

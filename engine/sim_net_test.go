@@ -507,6 +507,8 @@ func (l simLog) Purge(ctx context.Context, subject string, before journal.Seq) e
 	_, err := askFor(ctx, l.c, opPurge, l.key("purge "+subject), func(int) (struct{}, error) {
 		if l.p == theInbox {
 			l.c.s.inboxPurged(subject, before)
+		} else if subject != l.c.s.ns.Fence(l.p) {
+			l.c.s.parts[l.p].purged = l.c.s.parts[l.p].end
 		}
 		return struct{}{}, l.inner.Purge(context.Background(), subject, before)
 	})
