@@ -214,6 +214,51 @@ func TestAHandOverToAStandbyReplaysNothing(t *testing.T) {
 	}
 }
 
+// TestAStandbyFollowsAnyLog: it is the same over a server as over a journal in memory.
+func TestAStandbyFollowsAnyLog(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, pl place) {
+		s := must(pl.session(t.Context()))(t)
+		defer s.Close()
+		place := func(change func(*Placement)) {
+			t.Helper()
+			if err := ChangePlacement(t.Context(), s.Meta(), change); err != nil {
+				t.Fatal(err)
+			}
+		}
+		place(func(pl *Placement) { pl.Moved[0], pl.Moved[1] = "a", "b" })
+		a := pl.worker(t, "a", nil)
+		var n reads
+		b := pl.worker(t, "b", nil, func(c *Config) {
+			c.Standby = true
+			connect := c.Connect
+			c.Connect = func(ctx context.Context) (journal.Session, error) {
+				s, err := connect(ctx)
+				return readSession{s, &n}, err
+			}
+		})
+		eventually(t, "each has one, and b follows", func() bool {
+			return len(owned(a)) == 1 && len(owned(b)) == 1 && b.Status().Owned[0].Copied > 0
+		})
+		names := namesIn(0, 20)
+		for i, name := range names {
+			addTo(t, a, "register", name, 1+i%3)
+		}
+		place(func(pl *Placement) { pl.Moved[0] = "b" })
+		eventually(t, "b has all", func() bool { return len(owned(b)) == worldPartitions })
+		for i, name := range names {
+			r := must(NewClient(b).Do(t.Context(), Request{Class: "register", Name: name, Method: "value"}))(t)
+			if string(r.Body) != fmt.Sprint(1+i%3) {
+				t.Errorf("%s is %s; want %d", name, r.Body, 1+i%3)
+			}
+		}
+		if n := n.n.Load(); n != 0 {
+			t.Errorf("%d journals were read", n)
+		}
+		pl.check(t)
+	})
+}
+
 // TestWithoutAStandbyATakeOverReplays: or the test above could not fail.
 func TestWithoutAStandbyATakeOverReplays(t *testing.T) {
 	t.Parallel()
