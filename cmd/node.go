@@ -122,8 +122,9 @@ type node struct {
 	joined func(ctx context.Context, s *jetstream.Session) error
 
 	leaseTerm time.Duration // 0: the engine's
-	http      net.Listener  // nil: no HTTP
-	probes    bool          // of HTTP only those
+	standby   bool
+	http      net.Listener // nil: no HTTP
+	probes    bool         // of HTTP only those
 	beside    func(ctx context.Context) error
 	failed    chan error // what ends the worker from below: the disk, or the snapshot store
 
@@ -257,6 +258,7 @@ func (n *node) config(id string) engine.Config {
 		Observe:     n.observer(),
 		MemoryBytes: int64(n.memoryMB) << 20,
 		LeaseTerm:   n.leaseTerm,
+		Standby:     n.standby,
 		Log:         n.log,
 		Version:     Version,
 		Durable:     n.durable,

@@ -22,6 +22,7 @@ import (
 type serveFlags struct {
 	replicas  int
 	leaseTerm time.Duration
+	standby   bool
 }
 
 // clusterPartitions are those of a namespace for many workers: what each of them owns is some of these.
@@ -61,6 +62,7 @@ func (a *app) onServers(c *cobra.Command, listen, serves string, probes bool) *c
 	common.add(c, listen, serves, clusterPartitions)
 	c.Flags().IntVar(&f.replicas, "replicas", 0, "copies of each stream of a new namespace, for ever: 1, 3 or 5; default 1")
 	c.Flags().DurationVar(&f.leaseTerm, "lease-term", 2*time.Second, "how long a worker is trusted without a sign of life; at least 1s")
+	c.Flags().BoolVar(&f.standby, "standby", false, "follow the partitions that this worker would own next, so that it has their objects when it takes over")
 	c.Args = cobra.NoArgs
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		switch f.replicas {
@@ -75,7 +77,7 @@ func (a *app) onServers(c *cobra.Command, listen, serves string, probes bool) *c
 		if err != nil {
 			return err
 		}
-		n.probes, n.leaseTerm, n.dial, n.joined = probes, f.leaseTerm, a.nats.dial, n.besideDev
+		n.probes, n.leaseTerm, n.standby, n.dial, n.joined = probes, f.leaseTerm, f.standby, a.nats.dial, n.besideDev
 		n.want.Replicas, n.want.PartitionsOfNew = f.replicas, clusterPartitions
 		return a.runServe(c.Context(), &n)
 	}

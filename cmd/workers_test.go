@@ -236,6 +236,24 @@ func TestNamesThatAnotherWorkerMadeAreListed(t *testing.T) {
 	}
 }
 
+// TestAStandbyTakesOver: with --standby each follows what is the other's, and says so; what was answered is there when one is killed.
+func TestAStandbyTakesOver(t *testing.T) {
+	t.Parallel()
+	p := newPair(newFleet(t).begin(), "--lease-term", "1s", "--standby", "--log-level", "info")
+	for i := range 20 {
+		p.workers[1].want(200, "POST", fmt.Sprintf("/counter/c%d", i), "")
+	}
+	eventually(t, func() bool { return strings.Count(p.workers[1].said(), "partition followed") >= 2 })
+	p.workers[0].kill()
+	eventually(t, func() bool { return p.owned(1) == 4 })
+	for i := range 20 {
+		if got := p.workers[1].want(200, "GET", fmt.Sprintf("/counter/c%d", i), ""); !strings.Contains(got, "1") {
+			t.Errorf("c%d is %s", i, got)
+		}
+	}
+	p.workers[1].verify()
+}
+
 // TestOneWorkerIsShownAsMany are: perdure dev has one.
 func TestOneWorkerIsShownAsMany(t *testing.T) {
 	t.Parallel()

@@ -36,6 +36,8 @@ type Config struct {
 	// Peers makes the way to the other workers of the namespace, which ends with js; life is what they probe. hear takes what another one
 	// tells, from any goroutine, and does not block. Default: workers look at each other's leases each quarter of a term, and no sooner.
 	Peers func(js journal.Session, life journal.Token, hear func(Word)) (Peers, error)
+	// Standby has the worker follow the partitions that it would own next, so that it has their objects' states when it takes one over.
+	Standby bool
 	// OnlyNATS says that callers are answered through the connection that Peers and Listen use, and in no other way: not by [Worker.Do], nor
 	// by a gateway in this process. Then the others need not wait for the lease of a worker whose connection is gone.
 	OnlyNATS bool

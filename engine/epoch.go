@@ -37,6 +37,8 @@ type epoch struct {
 	witnessed journal.Seq           // what the witness was last told of; owned by serve
 	index     index
 
+	ownsNothing bool // it is what a standby reads the journal with: no epoch record names it, and what it writes are copies
+
 	done    chan struct{} // closed when it is over
 	over    atomic.Bool
 	writing sync.WaitGroup // what is being written into the store; nothing joins it once over is set
@@ -57,6 +59,20 @@ type epoch struct {
 type mark struct {
 	seq journal.Seq
 	id  journal.EpochID
+}
+
+// readHistory reads which epochs began, and where.
+func (ep *epoch) readHistory(ctx context.Context) error {
+	ep.history = nil
+	for m, err := range ep.log.Read(ctx, ep.ns.Epoch(ep.p), 1) {
+		if err != nil {
+			return fmt.Errorf("read the epochs: %w", err)
+		}
+		if r, err := journal.DecodeEpoch(m.Data); err == nil && !r.Release {
+			ep.history = append(ep.history, mark{m.Seq, r.Epoch})
+		}
+	}
+	return nil
 }
 
 // epochAt is the last epoch that begins before a position: what a record there must name.

@@ -68,7 +68,7 @@ func (o *object) flush(at position, folded []byte) (ok bool) {
 	s := o.state
 	b := s.base
 	b.Version, b.Seq, b.Hash, b.At = at.version, at.seq, at.hash, at.at
-	b.Epoch, b.Life = o.ep.id, o.ep.life
+	b.Epoch, b.Life, b.Copied = o.ep.id, o.ep.life, false
 	o.mu.Lock()
 	b.Records, b.Bytes = b.Records+o.records, b.Bytes+o.bytes
 	o.records, o.bytes = 0, 0

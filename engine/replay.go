@@ -55,13 +55,18 @@ func (ep *epoch) replay(ctx context.Context, s *state, token string, into snapsh
 	if err != nil {
 		return r, err
 	}
+	return r, ep.catchUp(ctx, &r, last, waking)
+}
+
+// catchUp applies the records after r.at up to last.
+func (ep *epoch) catchUp(ctx context.Context, r *replayed, last *journal.Message, spill bool) error {
 	for try := 0; ; try++ {
-		err := ep.readRecords(ctx, &r, last, waking)
+		err := ep.readRecords(ctx, r, last, spill)
 		if try == behindTries || !errors.Is(err, errBehind) {
-			return r, err
+			return err
 		}
 		if err := sleep(ctx, behindWait); err != nil {
-			return r, err
+			return err
 		}
 	}
 }
@@ -201,13 +206,31 @@ func (ep *epoch) compare(s *state, last *journal.Message) error {
 	if last != nil {
 		have = last.Seq
 	}
+	what := "the snapshot"
+	if b.Copied {
+		what = "the standby's copy"
+	}
 	err := &journal.WentBackError{Stream: ep.log.Stream(), Partition: ep.p, Known: b.Seq, Have: have,
-		Witness: fmt.Sprintf("the snapshot of %s at version %d", s.id, b.Version)}
+		Witness: fmt.Sprintf("%s of %s at version %d", what, s.id, b.Version)}
 	ep.alarm(err)
 	return unavailable(err)
 }
 
-// readRecords applies the records after r.at up to last.
+// counts tells whether a message is of the epoch before it. One of a later epoch is an error: a stray is of a former one, never of one
+// that is still to come.
+func (ep *epoch) counts(m journal.Message) (bool, error) {
+	id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
+	if err == nil && id.Number > ep.epochAt(m.Seq).Number {
+		return false, &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: fmt.Errorf("it is of epoch %s, whose record is not there: %w", id, journal.ErrDamaged)}
+	}
+	if err != nil || id != ep.epochAt(m.Seq) {
+		ep.stray(m, "a record of no epoch, or not of the one before it")
+		return false, nil
+	}
+	return true, nil
+}
+
+// readRecords is one try of catchUp.
 func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Message, spill bool) error {
 	s := r.state
 	var odd error // the last record with this epoch that does not fit, until one that fits shows that it was a stray
@@ -221,12 +244,9 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 				break
 			}
 			reached = m.Seq == last.Seq && journal.HashOf(m.Data) == journal.HashOf(last.Data)
-			id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch])
-			if err == nil && id.Number > ep.epochAt(m.Seq).Number { // a stray is of a former epoch, never of a later one
-				return &journal.CorruptError{Stream: ep.log.Stream(), Seq: m.Seq, Err: fmt.Errorf("it is of epoch %s, whose record is not there: %w", id, journal.ErrDamaged)}
-			}
-			if err != nil || id != ep.epochAt(m.Seq) {
-				ep.stray(m, "a record of no epoch, or not of the one before it")
+			if ok, err := ep.counts(m); err != nil {
+				return err
+			} else if !ok {
 				continue
 			}
 			rec, err := journal.DecodeRecord(m.Data)
@@ -282,9 +302,14 @@ func (r *replayed) spill(ep *epoch) error {
 	if err != nil {
 		return fmt.Errorf("fold %s: %w", r.state.id, err)
 	}
+	return r.save(ep, folded)
+}
+
+// save writes what was replayed so far into the store. It is not known to be all.
+func (r *replayed) save(ep *epoch, folded []byte) error {
 	b := r.state.base
 	b.Version, b.Seq, b.Hash, b.At, b.Life = r.at.version, r.at.seq, r.at.hash, r.at.at, ep.life
-	b.Epoch = journal.EpochID{} // not known to be all
+	b.Epoch, b.Copied = journal.EpochID{}, ep.ownsNothing
 	return ep.write(func() error { return r.state.flush(ep.w.store, b, folded) })
 }
 
@@ -321,7 +346,7 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 			batch.Entries = append(batch.Entries, snapshot.Entry{Space: snapshot.Space(e.Space[0]), Key: e.Key, Value: value})
 		}
 	}
-	b := base{Version: snap.Version, Seq: snap.Seq, Hash: snap.Hash, At: snap.At, Life: ep.life}
+	b := base{Version: snap.Version, Seq: snap.Seq, Hash: snap.Hash, At: snap.At, Life: ep.life, Copied: ep.ownsNothing}
 	b.Snaps[0] = snapAt{First: snap.at - journal.Seq(snap.Of-1), Covers: snap.Seq, Bytes: size}
 	meta, err := json.Marshal(b)
 	if err != nil {

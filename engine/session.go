@@ -98,6 +98,9 @@ func (s *session) run(ctx context.Context) error {
 	}
 	for p := range s.w.cfg.Partitions {
 		owning.Go(func() { s.w.own(own, s, p) })
+		if s.w.cfg.Standby {
+			owning.Go(func() { s.stand(own, p) })
+		}
 	}
 	owning.Wait()
 	cause := context.Cause(life)
@@ -345,6 +348,7 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 		if !s.valid() {
 			return nil, errNoLease // nothing is written or answered under an epoch without a lease
 		}
+		claim.takeCopy(ep.seq)
 		return ep, s.enter(ctx, ep, w, rev, first)
 	}
 }
@@ -404,13 +408,8 @@ func (s *session) enter(ctx context.Context, ep *epoch, w journal.Witness, rev j
 	if err := s.takeWitness(ctx, ep, w, rev, first-1); err != nil {
 		return fmt.Errorf("write the witness: %w", err)
 	}
-	for m, err := range ep.log.Read(ctx, ep.ns.Epoch(ep.p), 1) {
-		if err != nil {
-			return fmt.Errorf("read the epochs: %w", err)
-		}
-		if r, err := journal.DecodeEpoch(m.Data); err == nil && !r.Release {
-			ep.history = append(ep.history, mark{m.Seq, r.Epoch})
-		}
+	if err := ep.readHistory(ctx); err != nil {
+		return err
 	}
 	if n := len(ep.history); n == 0 || ep.history[n-1].seq != ep.seq {
 		return fmt.Errorf("%w: the epoch record at %d is not the last on its subject", errEpochOver, ep.seq)

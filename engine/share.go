@@ -61,6 +61,20 @@ func assign(partitions int, workers []string, moved map[int]string) []string {
 	return owners
 }
 
+// assignNext gives each partition to the worker that would own it if its owner were not there: nobody if he is the only one.
+func assignNext(owners, workers []string, moved map[int]string) []string {
+	next := make([]string, len(owners))
+	for _, gone := range workers {
+		without := assign(len(owners), slices.DeleteFunc(slices.Clone(workers), func(w string) bool { return w == gone }), moved)
+		for p, owner := range owners {
+			if owner == gone {
+				next[p] = without[p]
+			}
+		}
+	}
+	return next
+}
+
 // weigh is how much a worker is for a partition.
 func weigh(worker string, p int) uint64 {
 	h := fnv.New64a()
@@ -254,6 +268,7 @@ func readLeases(ctx context.Context, meta journal.Meta) (map[string]lease, error
 type claim struct {
 	mu    sync.Mutex
 	ours  bool
+	copy  standby
 	moved chan struct{} // closed at the next change; nil while nobody waits
 	word  chan struct{} // has an element when another worker sent word of the partition
 
@@ -271,6 +286,11 @@ func (c *claim) set(ours bool) {
 		return
 	}
 	c.ours = ours
+	c.changed()
+}
+
+// changed wakes who waits for a change. Called with mu held.
+func (c *claim) changed() {
 	if c.moved != nil {
 		close(c.moved)
 		c.moved = nil
@@ -281,10 +301,15 @@ func (c *claim) set(ours bool) {
 func (c *claim) get() (ours bool, moved <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.ours, c.change()
+}
+
+// change is what is closed at the next change. Called with mu held.
+func (c *claim) change() <-chan struct{} {
 	if c.moved == nil {
 		c.moved = make(chan struct{})
 	}
-	return c.ours, c.moved
+	return c.moved
 }
 
 // wait waits for a while, for word of the partition, or for a change of the claim.
@@ -352,6 +377,11 @@ func (s *session) settleShare(ctx context.Context) (next time.Duration, err erro
 	s.mu.Unlock()
 	for p, worker := range owners {
 		s.claims[p].set(worker == s.w.cfg.ID)
+	}
+	if s.w.cfg.Standby {
+		for p, worker := range assignNext(owners, workers, pl.Moved) {
+			s.claims[p].setNext(worker == s.w.cfg.ID)
+		}
 	}
 	s.w.ses.Store(s)
 	return next, nil

@@ -43,8 +43,9 @@ type base struct {
 	Seq     journal.Seq     `json:"seq"`  // of the record whose last commit is Version
 	Hash    journal.Hash    `json:"hash"` // of that record's payload: a witness of what the journal had
 	At      time.Time       `json:"at"`
-	Epoch   journal.EpochID `json:"epoch"` // under which this was last known to be all; within it the journal is not asked again
-	Life    uint64          `json:"life"`  // of the partition: it grows when a journal that lost records is accepted
+	Epoch   journal.EpochID `json:"epoch"`            // under which this was last known to be all; within it the journal is not asked again
+	Life    uint64          `json:"life"`             // of the partition: it grows when a journal that lost records is accepted
+	Copied  bool            `json:"copied,omitempty"` // by a standby, from the journal alone: nobody may have been told of that record
 
 	Snaps   [2]snapAt `json:"snaps,omitzero"` // the last two snapshot records, the newest first
 	Records int       `json:"records"`        // since the last snapshot record

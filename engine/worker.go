@@ -207,6 +207,7 @@ func (w *Worker) session(ctx context.Context) error {
 func (w *Worker) own(ctx context.Context, s *session, p int) {
 	claim := &s.claims[p]
 	for backoff := firstBackoff; ctx.Err() == nil; backoff = min(2*backoff, lastBackoff) {
+		claim.giveCopy() // no epoch of ours writes into the store now
 		if ours, moved := claim.get(); !ours && !claim.open {
 			select {
 			case <-moved:
@@ -322,6 +323,7 @@ type PartitionStatus struct {
 	Epoch     uint64      `json:"epoch,omitempty"`
 	High      journal.Seq `json:"high,omitempty"`
 	Resident  int         `json:"resident"`
+	Copied    journal.Seq `json:"copied,omitempty"` // how far a standby has followed it; 0: it does not
 	Alarm     string      `json:"alarm,omitempty"`
 	Inbox     InboxStatus `json:"inbox"`
 }
@@ -347,6 +349,7 @@ func (w *Worker) Status() Status {
 		ps := PartitionStatus{Partition: p}
 		if ses != nil {
 			ps.Share, _ = ses.claims[p].get()
+			ps.Copied = ses.claims[p].copied()
 		}
 		if ep := w.epochs[p].Load(); ep != nil && !ep.over.Load() {
 			ep.mu.Lock()
