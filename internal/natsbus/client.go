@@ -88,7 +88,8 @@ func (c *Client) Close() { c.link.close() }
 // Connected tells whether requests could leave just now.
 func (c *Client) Connected() bool { return c.link.isUp() }
 
-// Do implements engine.Transport. Without owner it is Unavailable at once. When ctx ends, or the connection, before the
+// Do implements engine.Transport. Without owner it is Unavailable: at once, or, [Client.ToSlots], when there is word of a new
+// one, after 100 ms at the latest. When ctx ends, or the connection, before the
 // answer came, the outcome is unknown. If ctx has no end, it waits 30 s beyond the request's deadline.
 func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
 	encode := c.encode
@@ -114,6 +115,20 @@ func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error)
 		return engine.Reply{}, refusal(&r, err)
 	}
 	return reply, nil
+}
+
+// ownerWithin is how long word of a new owner is waited for, before it is tried whether there is one.
+const ownerWithin = 100 * time.Millisecond
+
+// awaitOwner waits for the end of the tenure in which nobody listens: then somebody is about to.
+func awaitOwner(ctx, tenure context.Context) {
+	limit := time.NewTimer(ownerWithin)
+	defer limit.Stop()
+	select {
+	case <-tenure.Done():
+	case <-limit.C:
+	case <-ctx.Done():
+	}
 }
 
 // patience bounds a wait that would last for ever if the request or its answer got lost.
@@ -179,6 +194,7 @@ func (c *Client) requestOf(ctx context.Context, slot int, m *nats.Msg, lost engi
 	if err != nil {
 		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
 	}
+	asked := ctx
 	if slot >= 0 && c.slots {
 		life = c.tenure(slot, life)
 	}
@@ -190,6 +206,9 @@ func (c *Client) requestOf(ctx context.Context, slot int, m *nats.Msg, lost engi
 	case err == nil:
 		return answer, nil
 	case errors.Is(err, nats.ErrNoResponders):
+		if slot >= 0 && c.slots {
+			awaitOwner(asked, life)
+		}
 		return nil, engine.Errorf(engine.Unavailable, "nobody listens just now: %w", err)
 	case errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionDraining):
 		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
