@@ -114,7 +114,7 @@ func (s *session) recall(ctx context.Context, log journal.Log, p int, w journal.
 	if err != nil || have >= k.Seq {
 		return err
 	}
-	alarm := &journal.WentBackError{Stream: log.Stream(), Partition: p, Witness: "this worker", Known: k.Seq, Have: have, Life: k.Life}
+	alarm := &journal.WentBackError{Stream: log.Stream(), Partition: p, Witness: "worker " + s.w.cfg.ID, Known: k.Seq, Have: have, Life: k.Life}
 	if err := s.raise(alarm); err != nil {
 		return err
 	}

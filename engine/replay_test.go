@@ -524,10 +524,10 @@ func TestWhatOnlyTheWorkerRemembersIsNotForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker.epochs[p].Load().end(errStopped)
-	eventually(t, "alarm", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "this worker knows") })
+	eventually(t, "alarm", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "worker w knows") })
 	worker.Kill()
 	worker = w.worker("w") // which remembers nothing itself
-	eventually(t, "alarm after a restart", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "this worker knows") })
+	eventually(t, "alarm after a restart", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "worker w knows") })
 	if loss := accept(t, w, p); loss.Known <= loss.Have {
 		t.Errorf("%+v", loss)
 	}
