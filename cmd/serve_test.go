@@ -32,6 +32,8 @@ type fleet struct {
 	nats string
 	dir  string
 	n    int
+
+	server *embed.Server
 }
 
 // newFleet prepares a server; begin starts it.
@@ -52,6 +54,7 @@ func (f *fleet) beginFor(mapped ...wire.Subjects) *fleet {
 		Namespaces: mapped, Logger: slog.New(slog.DiscardHandler)})
 	must(f.t, err)
 	f.t.Cleanup(s.Shutdown)
+	f.server = s
 	return f
 }
 

@@ -85,16 +85,25 @@ func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq
 	case w.Alarm != nil: // by a worker that knows of a loss which this one was not told of
 		ep.w.alarm(ep.p, w.Alarm)
 		return w.Alarm
-	case w.Acked >= high:
-		ep.witnessed = high
-		return nil
+	case w.Acked >= high: // whoever appends is told by what is refused; who does not has to look
+		return s.stillThere(ctx, ep)
 	}
 	w.Acked = high
 	if _, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev); err != nil {
 		s.w.log.Warn("witness not written; tried again", "partition", ep.p, "err", err)
-		return nil
 	}
-	ep.witnessed = high
+	return nil
+}
+
+// stillThere looks whether the stream still has the epoch: somebody may have deleted it, or made it anew.
+func (s *session) stillThere(ctx context.Context, ep *epoch) error {
+	m, err := ep.log.At(ctx, ep.seq)
+	if err != nil && !errors.Is(err, journal.ErrNotFound) {
+		return nil // it is not known; the next look is soon
+	}
+	if r, bad := journal.DecodeEpoch(m.Data); err != nil || bad != nil || r.Epoch != ep.id {
+		return fmt.Errorf("%w: its record is not at %d any more", errEpochOver, ep.seq)
+	}
 	return nil
 }
 
