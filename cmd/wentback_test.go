@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -115,9 +116,12 @@ func (w *wentBack) cut() {
 
 // alarmed are the partitions that tell of a journal that went back, and that no worker serves.
 func (w *wentBack) alarmed() (list []int) {
-	served := lines[doctor.System](w.t, w.workers[1], "status", "--json")[0].Partitions
+	var now doctor.System
+	if out, _, code := w.workers[1].run("status", "--json"); code != 0 || json.Unmarshal([]byte(out), &now) != nil {
+		return nil // the workers are not back yet
+	}
 	for _, of := range w.partitions() {
-		if strings.Contains(of.Alarm, "journal went back") && !slices.ContainsFunc(served, func(s doctor.Partition) bool { return s.Partition == of.Partition && s.Owned }) {
+		if strings.Contains(of.Alarm, "journal went back") && !slices.ContainsFunc(now.Partitions, func(s doctor.Partition) bool { return s.Partition == of.Partition && s.Owned }) {
 			list = append(list, of.Partition)
 		}
 	}
