@@ -186,3 +186,92 @@ func TestABucketThatLostAnAcceptedLoss(t *testing.T) {
 	}
 	w.add(worker, "a")
 }
+
+// TestAnIdleOwnerSeesThatItsStreamIsGone: one that appends is told by what is refused.
+func TestAnIdleOwnerSeesThatItsStreamIsGone(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.add(worker, "a")
+	p := partitionOf("register", "a")
+	w.server.Truncate(wire.DefaultNamespace.Stream(p), int(w.end(p)))
+	eventually(t, "alarm", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "journal went back") })
+	_, err := worker.Do(t.Context(), Request{Class: "register", Name: "a", Method: "value"})
+	wantCode(t, err, Unavailable)
+	accept(t, w, p)
+	w.ready(worker)
+	w.add(worker, "a")
+}
+
+// TestANewEpochLeavesAnAlarmInTheWitness: a former owner that notes how far it went is overwritten, one that knows of a loss is not.
+func TestANewEpochLeavesAnAlarmInTheWitness(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	worker := w.worker("w")
+	w.add(worker, "a")
+	p := partitionOf("register", "a")
+	s, former := worker.ses.Load(), worker.epochs[p].Load()
+	next := &epoch{p: p, seq: former.committer.high() + 1, id: journal.EpochID{Number: former.id.Number + 1, Token: 7}}
+	read := func() (journal.Witness, journal.Seq) {
+		wit, rev, err := journal.ReadWitness(t.Context(), s.js.Meta(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wit, rev
+	}
+	wit, rev := read()
+	noted := wit
+	noted.Acked++
+	must(s.js.Meta().Put(t.Context(), journal.WitnessKey(p), noted.Encode(), rev))(t)
+	alarm := &journal.WentBackError{Partition: p, Known: 9, Witness: "somebody"}
+	if err := s.raise(alarm); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.takeWitness(t.Context(), next, wit, rev, next.seq); !errors.Is(err, journal.ErrConflict) {
+		t.Errorf("an alarm stands, and the witness was taken: %v", err)
+	}
+	kept, rev := read()
+	if kept.Alarm == nil || kept.Alarm.Witness != "somebody" || kept.Epoch == next.id {
+		t.Errorf("the witness is %+v", kept)
+	}
+	kept.Alarm = nil
+	must(s.js.Meta().Put(t.Context(), journal.WitnessKey(p), kept.Encode(), rev))(t)
+	if err := s.takeWitness(t.Context(), next, wit, rev, next.seq); err != nil {
+		t.Error(err)
+	}
+	if kept, _ = read(); kept.Epoch != next.id {
+		t.Errorf("the witness is %+v", kept)
+	}
+	w.server.Truncate(wire.DefaultNamespace.Stream(p), 0) // of that epoch it has nothing: it is not to be checked
+}
+
+// TestWhatIsHandedOverTakesNothingNew, from callers in the process either: they do not come through what was stopped.
+func TestWhatIsHandedOverTakesNothingNew(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	a := w.worker("a")
+	w.ready(a)
+	pair := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+	const blocked = "handed-over"
+	gates.Store(blocked, pair)
+	answered := make(chan error, 1)
+	a.submit(t.Context(), Request{Class: "register", Name: blocked, Method: "block", Body: []byte("1")}, func(_ Reply, err error) { answered <- err })
+	<-pair[0]
+	p := partitionOf("register", blocked)
+	ep := a.epochs[p].Load()
+	b := w.worker("b")
+	eventually(t, "b is there", func() bool { return b.ses.Load() != nil })
+	meta := w.server.Session("objects", worldPartitions).Meta()
+	if err := ChangePlacement(t.Context(), meta, func(pl *Placement) { pl.Moved[p] = "b" }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is being handed over", ep.closing.Load)
+	other := namesIn(p, 1)[0]
+	_, err := a.Do(t.Context(), Request{Class: "register", Name: other, Method: "add", Body: []byte("1")})
+	wantCode(t, err, Unavailable, "handed over")
+	close(pair[1])
+	if err := <-answered; err != nil {
+		t.Errorf("what had begun: %v", err)
+	}
+	eventually(t, "b has it", func() bool { return b.Status().Owned[p].Owned })
+}
