@@ -32,6 +32,8 @@ type fleet struct {
 	nats string
 	dir  string
 	n    int
+
+	server *embed.Server
 }
 
 // newFleet prepares a server; begin starts it.
@@ -52,6 +54,7 @@ func (f *fleet) beginFor(mapped ...wire.Subjects) *fleet {
 		Namespaces: mapped, Logger: slog.New(slog.DiscardHandler)})
 	must(f.t, err)
 	f.t.Cleanup(s.Shutdown)
+	f.server = s
 	return f
 }
 
@@ -247,9 +250,9 @@ func TestWorkersWaitForTheirServer(t *testing.T) {
 }
 
 // clustered is a server of a cluster of three, which need not be complete.
-func clustered(t *testing.T, i int, listen string, routes []string) *server.Server {
+func clustered(t *testing.T, i int, dir, listen string, routes []string) *server.Server {
 	t.Helper()
-	opts := &server.Options{ServerName: fmt.Sprint("s", i), JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+	opts := &server.Options{ServerName: fmt.Sprint("s", i), JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
 		Cluster: server.ClusterOpts{Name: "c"}, Routes: server.RoutesFromStr("nats://" + strings.Join(routes, ",nats://"))}
 	for address, to := range map[string][2]any{listen: {&opts.Host, &opts.Port}, routes[i]: {&opts.Cluster.Host, &opts.Cluster.Port}} {
 		host, port, err := net.SplitHostPort(address)
@@ -270,10 +273,10 @@ func TestWorkersWaitForThreeServers(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	routes := []string{freePort(t), freePort(t), freePort(t)}
-	clustered(t, 0, f.nats, routes)
+	clustered(t, 0, t.TempDir(), f.nats, routes)
 	worker := f.prepare("serve", "--replicas", "3", "--partitions", "2", "--timeout", "2s")
 	worker.start()
-	clustered(t, 1, freePort(t), routes)
+	clustered(t, 1, t.TempDir(), freePort(t), routes)
 	two, err := nats.Connect("nats://"+f.nats, nats.RetryOnFailedConnect(true))
 	must(t, err)
 	defer two.Close()
@@ -291,7 +294,7 @@ func TestWorkersWaitForThreeServers(t *testing.T) {
 			t.Fatalf("two of three servers: %v", err)
 		}
 	}
-	clustered(t, 2, freePort(t), routes)
+	clustered(t, 2, t.TempDir(), freePort(t), routes)
 	for patience = time.Now().Add(2 * time.Minute); ; <-time.After(100 * time.Millisecond) {
 		if status, _, _, err := worker.send(t.Context(), "GET", "/readyz", ""); err == nil && status == 200 {
 			break

@@ -34,7 +34,7 @@ type epoch struct {
 	cancel    context.CancelFunc
 	committer *committer
 	inbox     atomic.Pointer[inbox] // nil: not followed now
-	witnessed journal.Seq           // what the witness was last told of; owned by serve
+	kept      journal.Seq           // what the store was last told of; owned by serve
 	index     index
 
 	ownsNothing bool // it is what a standby reads the journal with: no epoch record names it, and what it writes are copies

@@ -197,7 +197,7 @@ func (ep *epoch) compare(s *state, last *journal.Message) error {
 	switch {
 	case fits:
 		return nil
-	case b.Life != ep.life:
+	case b.Life < ep.life || b.Life > ep.life && last != nil && last.Seq > b.Seq: // the latter: the bucket has lost that
 		ep.w.log.Warn("the snapshot is from before a loss that was accepted; the object is rebuilt from what the journal has", "object", s.id, "version", b.Version)
 		s.forget()
 		return nil
@@ -211,7 +211,7 @@ func (ep *epoch) compare(s *state, last *journal.Message) error {
 		what = "the standby's copy"
 	}
 	err := &journal.WentBackError{Stream: ep.log.Stream(), Partition: ep.p, Known: b.Seq, Have: have,
-		Witness: fmt.Sprintf("%s of %s at version %d", what, s.id, b.Version)}
+		Witness: fmt.Sprintf("%s of %s at version %d", what, s.id, b.Version), Life: b.Life}
 	ep.alarm(err)
 	return unavailable(err)
 }

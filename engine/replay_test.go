@@ -240,7 +240,10 @@ func TestTheStoreKnowsWhenTheJournalWentBack(t *testing.T) {
 	}
 	worker.Stop()
 	p := partitionOf("register", "a")
-	// The journal loses its end, and the bucket with it: only the snapshot knows.
+	// The journal loses its end, and the bucket with it, and what the worker knew: only the snapshot knows.
+	if err := store.Apply(knownOf(p), snapshot.Batch{Clear: true}); err != nil {
+		t.Fatal(err)
+	}
 	session := w.server.Session("objects", worldPartitions)
 	_, rev, err := session.Meta().Get(t.Context(), journal.WitnessKey(p))
 	if err != nil {
@@ -506,7 +509,9 @@ func TestWhatOnlyTheWorkerRemembersIsNotForgotten(t *testing.T) {
 	}
 	p := partitionOf("register", "a")
 	s := stream(registers.Get("a"))
-	worker.know(p, 0, last(t, w, "a").Seq)
+	if err := worker.know(worker.epochs[p].Load()); err != nil {
+		t.Fatal(err)
+	}
 	w.server.Truncate(s, 2)
 	// The key knows no more than the stream has now.
 	session := w.server.Session("objects", worldPartitions)
@@ -519,10 +524,10 @@ func TestWhatOnlyTheWorkerRemembersIsNotForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker.epochs[p].Load().end(errStopped)
-	eventually(t, "alarm", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "this worker knows") })
+	eventually(t, "alarm", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "worker w knows") })
 	worker.Kill()
 	worker = w.worker("w") // which remembers nothing itself
-	eventually(t, "alarm after a restart", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "this worker knows") })
+	eventually(t, "alarm after a restart", func() bool { return strings.Contains(worker.Status().Owned[p].Alarm, "worker w knows") })
 	if loss := accept(t, w, p); loss.Known <= loss.Have {
 		t.Errorf("%+v", loss)
 	}

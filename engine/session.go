@@ -72,6 +72,7 @@ func (s *session) void() { s.until.Store(0) }
 // run creates the lease, owns partitions, and returns when the session is over, or drained because ctx is done.
 func (s *session) run(ctx context.Context) error {
 	defer s.void()
+	s.recallAll(ctx)
 	if err := s.create(ctx); err != nil {
 		return fmt.Errorf("lease: %w", err)
 	}
@@ -302,6 +303,11 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 	log := s.js.Log(p)
 	subject := s.w.ns.Epoch(p)
 	claim := &s.claims[p]
+	if claim.unsure {
+		if err := s.recallNow(ctx, p); err != nil {
+			return nil, err
+		}
+	}
 	for waits := false; ; waits = true {
 		last, at, err := lastEpoch(ctx, log, subject)
 		if err != nil {

@@ -277,6 +277,8 @@ type claim struct {
 	// there: it was stored at the next place, or is refused for ever once there is another.
 	open  bool
 	tried journal.Seq
+
+	unsure bool // what the worker knows of the stream is not held against it yet; owned by own, once it runs
 }
 
 func (c *claim) set(ours bool) {

@@ -397,6 +397,9 @@ func TestAWorkerThatIsGoneIsFollowedAtOnce(t *testing.T) {
 			if c.onlyNATS && c.met {
 				eventually(t, "b has met a", func() bool { return word.probes(life) > 1 })
 			}
+			if !c.soon {
+				time.Sleep(10 * probeEvery) // sleeps: a probe that must not be believed has time to come
+			}
 			began := time.Now()
 			a.Kill()
 			word.lose(life)

@@ -255,7 +255,7 @@ func (s *sim) loseEnd(p int, n journal.Seq) {
 		part.due = max(w.Acked, w.EpochSeq) > end
 	}
 	for _, l := range s.lives {
-		known := l.w.known(p, 0)
+		known := l.w.known(p, 0).Seq
 		if ep := l.w.epochs[p].Load(); ep != nil {
 			known = max(known, ep.committer.high())
 		}

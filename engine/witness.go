@@ -20,9 +20,7 @@ func (s *session) compare(ctx context.Context, log journal.Log, p int, w journal
 		return &journal.WentBackError{Stream: log.Stream(), Partition: p, Witness: what, Known: known, Have: have}
 	}
 	key := "the key " + journal.WitnessKey(p)
-	if own := s.w.known(p, w.Life); own > end {
-		err := back("this worker", own, end)
-		s.raise(err) // nobody else knows, and a restart would forget it
+	if err := s.recall(ctx, log, p, w); err != nil {
 		return err
 	}
 	switch {
@@ -65,13 +63,12 @@ func (s *session) takeWitness(ctx context.Context, ep *epoch, w journal.Witness,
 	}
 }
 
-// witness notes how far the stream is known to go, if that grew.
+// witness notes how far the stream is known to go, and looks whether another worker knows of a loss.
 func (s *session) witness(ep *epoch) error {
-	s.w.know(ep.p, ep.life, ep.committer.high())
-	high := ep.committer.lasting()
-	if high <= ep.witnessed {
-		return nil
+	if err := s.w.know(ep); err != nil {
+		return err
 	}
+	high := ep.committer.lasting()
 	ctx, cancel := context.WithTimeout(ep.ctx, s.trust.term)
 	defer cancel()
 	return s.updateWitness(ctx, ep, high)
@@ -83,32 +80,50 @@ func (s *session) updateWitness(ctx context.Context, ep *epoch, high journal.Seq
 	case err != nil:
 		s.w.log.Warn("witness not read", "partition", ep.p, "err", err)
 		return nil
-	case w.Epoch != ep.id:
+	case w.Epoch != ep.id || w.Life != ep.life:
 		return fmt.Errorf("%w: the witness names epoch %s", errEpochOver, w.Epoch)
-	case w.Acked >= high:
-		ep.witnessed = high
-		return nil
+	case w.Alarm != nil: // by a worker that knows of a loss which this one was not told of
+		ep.w.alarm(ep.p, w.Alarm)
+		return w.Alarm
+	case w.Acked >= high: // whoever appends is told by what is refused; who does not has to look
+		return s.stillThere(ctx, ep)
 	}
 	w.Acked = high
 	if _, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev); err != nil {
 		s.w.log.Warn("witness not written; tried again", "partition", ep.p, "err", err)
-		return nil
 	}
-	ep.witnessed = high
 	return nil
 }
 
-// raise makes the witness keep an alarm that a snapshot gave.
-func (s *session) raise(alarm *journal.WentBackError) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.trust.term)
-	defer cancel()
-	w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), alarm.Partition)
-	if err == nil && w.Alarm == nil {
-		w.Alarm = alarm
-		_, err = s.js.Meta().Put(ctx, journal.WitnessKey(alarm.Partition), w.Encode(), rev)
+// stillThere looks whether the stream still has the epoch: somebody may have deleted it, or made it anew.
+func (s *session) stillThere(ctx context.Context, ep *epoch) error {
+	m, err := ep.log.At(ctx, ep.seq)
+	if err != nil && !errors.Is(err, journal.ErrNotFound) {
+		return nil // it is not known; the next look is soon
 	}
-	if err != nil {
-		s.w.log.Error("alarm not kept", "alarm", alarm, "err", err)
+	if r, bad := journal.DecodeEpoch(m.Data); err != nil || bad != nil || r.Epoch != ep.id {
+		return fmt.Errorf("%w: its record is not at %d any more", errEpochOver, ep.seq)
+	}
+	return nil
+}
+
+// raise makes the witness keep an alarm that a snapshot or a worker's memory gave, unless that loss was accepted meanwhile.
+func (s *session) raise(alarm *journal.WentBackError) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.w.cfg.LeaseTerm)
+	defer cancel()
+	for {
+		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), alarm.Partition)
+		if err != nil || w.Alarm != nil || w.Life > alarm.Life {
+			return err
+		}
+		w.Alarm = alarm
+		if _, err = s.js.Meta().Put(ctx, journal.WitnessKey(alarm.Partition), w.Encode(), rev); errors.Is(err, journal.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("have the witness keep %q: %w", alarm, err)
+		}
+		return nil
 	}
 }
 
@@ -134,6 +149,8 @@ type Loss struct {
 	Have      journal.Seq `json:"have"`  // where the stream ends
 	Epoch     string      `json:"epoch"` // the last that a witness knows
 	Why       string      `json:"why"`
+
+	life uint64 // the latest that a witness knows of
 }
 
 // AcceptJournal accepts that a partition's stream came back shorter than its witness knows. It tells confirm what is
@@ -154,7 +171,7 @@ func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p 
 	if err != nil {
 		return false, fmt.Errorf("lift stream %s: %w", log.Stream(), err)
 	}
-	next := journal.Witness{Epoch: w.Epoch, Acked: end, Life: w.Life + 1,
+	next := journal.Witness{Epoch: w.Epoch, Acked: end, Life: loss.life + 1,
 		Accepted: &journal.Acceptance{At: time.Now().UTC(), Known: loss.Known, Had: loss.Have, Why: loss.Why}}
 	if _, err := js.Meta().Put(ctx, journal.WitnessKey(p), next.Encode(), rev); err != nil {
 		return false, fmt.Errorf("write the witness: %w", err)
@@ -182,7 +199,7 @@ func findLoss(ctx context.Context, js journal.Session, ns wire.Subjects, p int, 
 	if w.Alarm != nil {
 		end = min(end, w.Alarm.Have) // what is behind it came after the loss
 	}
-	return &Loss{p, log.Stream(), max(w.Acked, w.EpochSeq+journal.Window, back.Known), end, w.Epoch.String(), back.Error()}, nil
+	return &Loss{p, log.Stream(), max(w.Acked, w.EpochSeq+journal.Window, back.Known), end, w.Epoch.String(), back.Error(), max(w.Life, back.Life)}, nil
 }
 
 // lift appends fillers until the stream ends above a position.

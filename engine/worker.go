@@ -45,15 +45,9 @@ type Worker struct {
 	ended chan struct{} // closed when Run has ended
 
 	mu     sync.Mutex
-	high   map[int]knowledge // by partition
+	high   map[int]knowledge // by partition: the last epoch of this worker
 	alarms map[int]error
 	inbox  map[int]error // why a partition's messages are not answered
-}
-
-// knowledge is how far this worker saw a partition's stream go.
-type knowledge struct {
-	life uint64
-	seq  journal.Seq
 }
 
 // New checks the configuration and the classes; its error lists every problem. [Worker.Run] starts the worker.
@@ -87,6 +81,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	unlink := context.AfterFunc(ctx, func() { stop(errDrain) })
 	defer unlink()
 	defer w.leave()
+	w.remember()
 	w.running.Go(func() { w.checkDisk(life) })
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		began := w.awake()
@@ -208,7 +203,8 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 	claim := &s.claims[p]
 	for backoff := firstBackoff; ctx.Err() == nil; backoff = min(2*backoff, lastBackoff) {
 		claim.giveCopy() // no epoch of ours writes into the store now
-		if ours, moved := claim.get(); !ours && !claim.open {
+		if ours, moved := claim.get(); !ours && !claim.open && !claim.unsure {
+			w.settled(p) // whoever has it tells of an alarm
 			select {
 			case <-moved:
 			case <-ctx.Done():
@@ -250,8 +246,7 @@ func (w *Worker) serve(ctx context.Context, ep *epoch) error {
 	w.running.Go(func() { ep.index.build(ep) })
 	err := ep.serve(ctx)
 	ep.waitWritten()
-	w.know(ep.p, ep.life, ep.committer.high())
-	return err
+	return errors.Join(err, w.know(ep))
 }
 
 func (w *Worker) listen(ep *epoch) (stop func(), err error) {
@@ -276,7 +271,9 @@ func (w *Worker) alarm(p int, err error) {
 
 // alarm ends the epoch, after the witness knows it: the next one is not begun before that is accepted.
 func (ep *epoch) alarm(err *journal.WentBackError) {
-	ep.ses.raise(err)
+	if failed := ep.ses.raise(err); failed != nil {
+		ep.w.log.Error("alarm not kept", "partition", ep.p, "err", failed)
+	}
 	ep.w.alarm(ep.p, err)
 	ep.end(err)
 }
@@ -388,24 +385,6 @@ func (w *Worker) Ready() error {
 		}
 	}
 	return nil
-}
-
-// know remembers how far a stream went, to compare when the partition is begun again.
-func (w *Worker) know(p int, life uint64, seq journal.Seq) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if k := w.high[p]; life != k.life || seq > k.seq {
-		w.high[p] = knowledge{life, seq}
-	}
-}
-
-func (w *Worker) known(p int, life uint64) journal.Seq {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if k := w.high[p]; k.life == life {
-		return k.seq
-	}
-	return 0 // a loss was accepted since
 }
 
 // reserve counts a request that waits against the bound of all.

@@ -66,6 +66,7 @@ type WentBackError struct {
 	Known     Seq    `json:"known"` // what the witness knows
 	Have      Seq    `json:"have"`  // where the stream ends, or what it has there
 	Witness   string `json:"witness"`
+	Life      uint64 `json:"life,omitempty"` // what the witness knew of [Witness].Life
 }
 
 func (e *WentBackError) Error() string {

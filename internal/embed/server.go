@@ -197,6 +197,21 @@ func (s *Server) Ends() (map[string]uint64, error) {
 	return ends, nil
 }
 
+// Members is how many are subscribed to each subject as members of a queue group.
+func (s *Server) Members(group string) (map[string]int, error) {
+	subs, err := s.nats.Subsz(&server.SubszOptions{Subscriptions: true, Limit: 1 << 20})
+	if err != nil {
+		return nil, fmt.Errorf("ask for the subscriptions: %w", err)
+	}
+	members := map[string]int{}
+	for _, sub := range subs.Subs {
+		if sub.Queue == group {
+			members[sub.Subject]++
+		}
+	}
+	return members, nil
+}
+
 // Shutdown stops the server and returns when it has closed its connections and stored what it holds. It may be called
 // more than once.
 func (s *Server) Shutdown() {

@@ -216,6 +216,43 @@ var variants = []variant{
 	{name: "an accepted loss lifts nothing", property: "I3", file: "engine/witness.go",
 		old: "loss.Known+journal.Window)", new: "0)"},
 
+	{name: "the witness: what is known is not held against the epoch that follows", property: "I2", file: "engine/knowledge.go",
+		old: "		return min(m.Seq-1, k.Seq), nil\n", new: "		_ = m\n		break\n", other: formerOwner},
+	{name: "the witness: what is known is held against own partitions only", property: "I2", file: "engine/session.go",
+		old: "	s.recallAll(ctx)\n", new: "", other: formerOwner},
+	{name: "the witness: a restart forgets what was known", property: "I2", file: "engine/worker.go",
+		old: "	w.remember()\n", new: "", other: formerOwner},
+	{name: "the witness: an owner does not see that another worker knows of a loss", property: "I2", file: "engine/witness.go",
+		old: "	case w.Alarm != nil: // by", new: "	case w.Alarm != nil && s == nil: // by", other: formerOwner},
+	{name: "the witness: an idle owner does not look", property: "I2", file: "engine/witness.go",
+		old: "		return s.stillThere(ctx, ep)\n", new: "		return nil\n",
+		other: "./engine TestAnIdleOwnerSeesThatItsStreamIsGone", why: "in it a stream loses its end, and its workers their connections"},
+	{name: "the witness: an accepted loss has the life of one that the bucket lost", property: "I9", file: "engine/witness.go",
+		old: "Life: loss.life + 1,", new: "Life: w.Life + 1,",
+		other: "./engine TestABucketThatLostAnAcceptedLoss", why: "the bucket does not lose so much"},
+	{name: "the witness: an alarm is overwritten by a new epoch", property: "I2", file: "engine/witness.go",
+		old: "		if err2 != nil || now.Epoch != before || now.Life != w.Life || now.Alarm != nil || now.Acked >= ep.seq {", new: "		if err2 != nil {",
+		other: "./engine TestANewEpochLeavesAnAlarmInTheWitness", why: "two of a few moments have to meet"},
+
+	// The share, and what workers hear of each other.
+	{name: "the share: a lease was silent before it was seen", property: "I8", file: "engine/share.go",
+		old: "		s = sighting{l, now}\n", new: "		s = sighting{l, 0}\n",
+		other: "./engine TestSilenceCountsFromTheFirstSight"},
+	{name: "the share: silence counts from an older revision", property: "I8", file: "engine/share.go",
+		old: "!known || s.rev != l.rev || ", new: "!known || ",
+		other: "./engine TestSilenceCountsFromTheFirstSight"},
+	{name: "the share: who is probed may answer in its process", property: "I8", file: "engine/peers.go",
+		old: " && other.Intake == intakeNATS", new: "",
+		other: gone, why: noPeers},
+	{name: "the share: one is believed gone that never answered", property: "I8", file: "engine/peers.go",
+		old: "		case presence == Gone && met == l.incarnation():\n", new: "		case presence == Gone:\n			met = l.incarnation()\n",
+		other: gone, why: noPeers},
+	{name: "the share: who is not wanted keeps an epoch that it began late", property: "I9", file: "engine/session.go",
+		old: "!ours && !mine && (!claim.open || at > claim.tried) {", new: "!ours && (mine || at > 0) {"},
+	{name: "the share: what is handed over takes requests from its process", property: "I8", file: "engine/epoch.go",
+		old: "	if ep.closing.Load() && !inside {", new: "	if ep.closing.Load() && !inside && ep == nil {",
+		other: "./engine TestWhatIsHandedOverTakesNothingNew"},
+
 	// What is durable.
 	{name: "an epoch begins before its fence is durable", property: "I5", file: "engine/session.go",
 		old: "if err := s.w.settle(ctx, log.Stream(), first-1); err != nil {", new: "if err := error(nil); err != nil {",
@@ -270,6 +307,11 @@ var variants = []variant{
 }
 
 const (
+	formerOwner = "./engine TestAFormerOwnerTellsOfALoss"
+
+	gone    = "./engine TestAWorkerThatIsGoneIsFollowedAtOnce"
+	noPeers = "no word passes between its workers"
+
 	powerCut = "./internal/blocksync TestAPowerCutTakesNothingThatWasAnswered"
 	noDisk   = "it has no files"
 
