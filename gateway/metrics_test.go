@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -219,5 +220,40 @@ func TestMetricsOfAWorker(t *testing.T) {
 		`perdure_activation_records_sum{class="shelf"} 2`,
 	} {
 		eventually(line)
+	}
+}
+
+// TestMetricsAreListed: docs/operate.md names all metrics and no others, in its list and in the queries of its alerts.
+func TestMetricsAreListed(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics("dev")
+	g := newGateway(t, Config{Metrics: m})
+	m.Watch(func() engine.Status { return engine.Status{} })
+	m.served("/", 200)
+	o := m.Observer()
+	o.Turn("counter", "increment", "", 0, 0)
+	o.Wake("counter", 0, 0)
+	page, err := os.ReadFile("../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := regexp.MustCompile("(?m)^\\| `perdure_.*$").FindAllString(string(page), -1)
+	name := regexp.MustCompile(`\bperdure_[a-z_]+[a-z]`)
+	listed, there := map[string]bool{}, map[string]bool{}
+	for _, line := range list {
+		first, _, _ := strings.Cut(line[1:], " | ")
+		for _, n := range name.FindAllString(first, -1) {
+			listed[n] = true
+		}
+	}
+	for _, line := range regexp.MustCompile(`(?m)^# TYPE (perdure_[a-z_]+)`).FindAllStringSubmatch(scrape(t, g), -1) {
+		if there[line[1]] = true; !listed[line[1]] {
+			t.Errorf("docs/operate.md does not list %s", line[1])
+		}
+	}
+	for _, n := range name.FindAllString(string(page), -1) {
+		if !there[strings.TrimSuffix(n, "_bucket")] {
+			t.Errorf("docs/operate.md names %s, which is not there", n)
+		}
 	}
 }
