@@ -132,7 +132,7 @@ func (c *committer) sendOne() bool {
 	sent, err := c.send()
 	<-c.sending
 	if err != nil {
-		c.ep.end(fmt.Errorf("append: %w", err))
+		c.ep.end(fmt.Errorf("append: %w: %w", errUnknown, err))
 	}
 	return sent
 }
@@ -149,7 +149,7 @@ func (c *committer) sendNow() {
 	_, err := c.send()
 	<-c.sending
 	if err != nil {
-		c.ep.end(fmt.Errorf("append: %w", err))
+		c.ep.end(fmt.Errorf("append: %w: %w", errUnknown, err))
 		return
 	}
 	c.mu.Lock()
@@ -237,6 +237,7 @@ func (c *committer) reserve(messages, bytes int, s sent) journal.Seq {
 func (c *committer) answered(a journal.Answer) {
 	if a.Outcome != journal.Stored {
 		c.ep.w.log.Warn("append not stored", "stream", c.ep.log.Stream(), "seq", a.Seq, "outcome", a.Outcome, "err", a.Err)
+		observe(c.ep.w.cfg.Observe.Unstored, a.Outcome)
 	}
 	c.mu.Lock()
 	c.win.answer(a.Seq, a.Outcome)
@@ -256,7 +257,7 @@ func (c *committer) answered(a journal.Answer) {
 		case !ok:
 			return
 		case outcome != journal.Stored:
-			c.ep.end(fmt.Errorf("append at %d: %s: %w", last, outcome, a.Err))
+			c.ep.end(fmt.Errorf("append at %d: %w: %w", last, unstored(outcome), a.Err))
 			return
 		}
 		if durable := c.ep.w.cfg.Durable; durable != nil {
@@ -272,11 +273,25 @@ func (c *committer) told(s sent, last journal.Seq) {
 	c.mu.Lock()
 	c.durable = last
 	c.mu.Unlock()
+	now := c.ep.w.awake()
 	if s.batch != nil {
 		s.batch.stored(last)
+	} else {
+		s.record.o.stored(s.record, last)
+	}
+	c.observe(s, now) // nobody waits for this
+}
+
+// observe tells how long took what was durable at a time.
+func (c *committer) observe(s sent, now time.Duration) {
+	of := &c.ep.w.cfg.Observe
+	observe(of.Append, now-s.at)
+	if of.Gate == nil || s.record == nil {
 		return
 	}
-	s.record.o.stored(s.record, last)
+	for _, commit := range s.record.commits {
+		of.Gate(now - commit.done)
+	}
 }
 
 // overdue tells whether an append waits for its answer for longer than a limit.

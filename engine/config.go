@@ -73,13 +73,6 @@ type Clock interface {
 	Boot() time.Duration // for leases; it goes on while the machine sleeps
 }
 
-// Observer is told what happens. Nil functions are not called; the others are called from many goroutines and must be
-// quick.
-type Observer struct {
-	Turn func(class, method string, code Code, waited, ran time.Duration) // code is empty for success
-	Wake func(class string, took time.Duration)
-}
-
 // withDefaults fills in what is zero and returns every problem at once.
 func (c Config) withDefaults() (Config, error) {
 	c.Namespace = cmp.Or(c.Namespace, wire.DefaultNamespace)

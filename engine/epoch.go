@@ -146,6 +146,7 @@ func (ep *epoch) end(cause error) {
 	close(ep.done)
 	ep.mu.Unlock()
 	ep.cancel()
+	observe(ep.w.cfg.Observe.Ended, ending(cause))
 	ep.committer.close()
 	for _, o := range objects {
 		o.drop()
@@ -320,6 +321,7 @@ func (ep *epoch) drain(ctx context.Context, stop func()) {
 		defer ep.takeTurn()()
 		deadline = ep.w.awake() + drainFor
 	}
+	paused := ep.w.awake()
 	stop()
 	ep.closing.Store(true)
 	poll := drainPoll
@@ -351,6 +353,9 @@ func (ep *epoch) drain(ctx context.Context, stop func()) {
 	}
 	if !ep.over.Load() {
 		ep.ses.release(ep)
+		if !alone {
+			observe(ep.w.cfg.Observe.HandedOver, ep.w.awake()-paused)
+		}
 	}
 }
 

@@ -607,6 +607,7 @@ func (in *inbox) bury(m journal.Message, tries int, cause *Error) error {
 	in.mu.Lock()
 	in.p.bury(journal.DeadMark{Seq: seq, Hash: journal.HashOf(data)}) // before the message is settled, so before a checkpoint passes it
 	in.mu.Unlock()
+	observe(in.ep.w.cfg.Observe.Dead, m)
 	in.ep.w.log.Error("dead letter", "object", class+"."+token, "method", method, "seq", m.Seq, "tries", tries, "err", cause)
 	return nil
 }

@@ -379,7 +379,7 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 	if l := tk.req.letter; l != nil {
 		source, sent = "inbox", o.letterMark(l, l.outcome)
 	}
-	c := &commit{version: o.state.version + 1, Commit: journal.Commit{
+	c := &commit{version: o.state.version + 1, done: o.ep.w.awake(), Commit: journal.Commit{
 		At: t.now, ID: tk.req.ID, Session: tk.req.Session, Hash: hash, Source: source, Inbox: sent, Method: tk.req.Method,
 		Caller: tk.req.Caller, Trace: tk.req.Trace, Changes: t.changes, Reply: reply,
 	}}

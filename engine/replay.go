@@ -20,6 +20,7 @@ type replayed struct {
 	at    position
 	// subject is the position of the last message on the object's subject, whether or not it counts.
 	subject journal.Seq
+	read    int // how many records were read and applied
 }
 
 // replay rebuilds an object: what the store has, or a snapshot record, and the records after it. into is where a
@@ -84,7 +85,7 @@ func (b base) position() position { return position{b.Version, b.Seq, b.Hash, b.
 
 func (ep *epoch) activate(s *state, at position, subject journal.Seq) (replayed, error) {
 	act, err := s.activate()
-	return replayed{s, act, at, subject}, err
+	return replayed{state: s, act: act, at: at, subject: subject}, err
 }
 
 // tails asks for the ends of the object's journal and snapshots, and for the last epoch with the same question, so that
@@ -260,6 +261,7 @@ func (ep *epoch) readRecords(ctx context.Context, r *replayed, last *journal.Mes
 			}
 			if odd != nil {
 				ep.w.log.Error("a record that follows nothing is passed over", "object", s.id, "err", odd)
+				observe(ep.w.cfg.Observe.Stray, m)
 				odd = nil
 			}
 			if err := r.apply(m, rec); err != nil {
@@ -292,6 +294,7 @@ func (r *replayed) apply(m journal.Message, rec *journal.Record) error {
 	}
 	r.at = position{rec.Last(), m.Seq, journal.HashOf(m.Data), rec.At}
 	r.state.base.Records++
+	r.read++
 	r.state.base.Bytes += len(m.Data)
 	return nil
 }
@@ -366,6 +369,7 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 // somebody else writes into the stream.
 func (ep *epoch) stray(m journal.Message, why string) {
 	ep.w.log.Error("message in the journal does not count", "why", why, "stream", ep.log.Stream(), "seq", m.Seq, "subject", m.Subject)
+	observe(ep.w.cfg.Observe.Stray, m)
 }
 
 // readTimeout is how long the journal may take to answer one question.
@@ -423,7 +427,7 @@ func (o *object) rouse(run int, tk *task) error {
 		o.fresh, o.subject = true, r.subject
 		o.mu.Unlock()
 		o.state, o.act = r.state, r.act
-		o.ep.w.observeWake(o.class, o.ep.w.awake()-began)
+		o.ep.w.observeWake(o.class, o.ep.w.awake()-began, r.read)
 	} else {
 		act, err := o.state.activate()
 		if err != nil {

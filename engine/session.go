@@ -155,6 +155,7 @@ func (s *session) create(ctx context.Context) error {
 	s.incarnation = journal.Incarnation{Revision: rev, Nonce: s.lease.Nonce}
 	s.trust.renewed(sent)
 	s.until.Store(int64(s.trust.until))
+	observe(s.w.cfg.Observe.Incarnation, s.incarnation)
 	return nil
 }
 
@@ -168,19 +169,27 @@ func (s *session) renew(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-s.js.Done():
 			s.void()
-			return errors.New("the connection to the journal ended")
+			return errConnection
 		case <-tick.C:
 			if ctx.Err() != nil { // a tick that came while the last renewal took long: nothing is written any more
 				continue
 			}
-			if err := s.write(ctx, s.join); errors.Is(err, journal.ErrConflict) {
-				s.void()
-				return fmt.Errorf("the lease was taken: %w", err)
-			} else if err != nil && !s.valid() {
-				return fmt.Errorf("the lease ran out: %w", err)
-			} else if err != nil {
-				s.w.log.Warn("lease not renewed", "err", err)
+			sent := s.w.awake()
+			err := s.write(ctx, s.join)
+			if err == nil {
+				observe(s.w.cfg.Observe.Renewed, s.w.awake()-sent)
+				continue
 			}
+			if ctx.Err() == nil {
+				observe(s.w.cfg.Observe.Unrenewed, err)
+			}
+			if errors.Is(err, journal.ErrConflict) {
+				s.void()
+				return fmt.Errorf("%w: %w", errLeaseTaken, err)
+			} else if !s.valid() {
+				return fmt.Errorf("%w: %w", errLeaseOver, err)
+			}
+			s.w.log.Warn("lease not renewed", "err", err)
 		}
 	}
 }

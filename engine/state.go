@@ -69,9 +69,10 @@ type cell struct {
 type commit struct {
 	journal.Commit
 	version journal.Version
-	size    int         // of its changes and reply, for budgets
-	seq     journal.Seq // of its record, once it is known
-	encoded []byte      // until it is sent
+	size    int           // of its changes and reply, for budgets
+	seq     journal.Seq   // of its record, once it is known
+	encoded []byte        // until it is sent
+	done    time.Duration // when its turn ended, by Worker.awake
 }
 
 // pruneMax is how many entries of forgotten requests one flush removes at most.

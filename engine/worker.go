@@ -212,10 +212,12 @@ func (w *Worker) own(ctx context.Context, s *session, p int) {
 			}
 			backoff = firstBackoff
 		}
+		wanted := w.awake()
 		ep, err := s.begin(ctx, p)
 		if err == nil {
 			w.settled(p)
 			began := w.awake()
+			observe(w.cfg.Observe.Begun, began-wanted)
 			w.log.Info("epoch begins", "partition", p, "epoch", ep.id.Number, "seq", ep.seq)
 			err = w.serve(ctx, ep)
 			if w.awake()-began > lastBackoff {
@@ -307,6 +309,7 @@ type Status struct {
 	Owned      []PartitionStatus `json:"partitions"`
 	Memory     int64             `json:"memory_bytes"`
 	Queued     int64             `json:"queued_bytes"`
+	Lease      time.Duration     `json:"lease"` // how long it may be relied on from now; 0 if not at all, or the share is not settled yet
 	DiskFull   string            `json:"disk_full,omitempty"`
 	Resident   int               `json:"resident"`
 	Partitions int               `json:"partitions_total"`
@@ -342,6 +345,9 @@ func (w *Worker) Status() Status {
 		s.DiskFull = (*err).Error()
 	}
 	ses := w.ses.Load()
+	if ses != nil && ses.valid() {
+		s.Lease = time.Duration(ses.until.Load()) - w.clock.Boot()
+	}
 	for p := range w.epochs {
 		ps := PartitionStatus{Partition: p}
 		if ses != nil {
@@ -456,9 +462,9 @@ func (w *Worker) observeTurn(c *class, r *Request, err error, waited, ran time.D
 	}
 }
 
-func (w *Worker) observeWake(c *class, took time.Duration) {
+func (w *Worker) observeWake(c *class, took time.Duration, records int) {
 	if f := w.cfg.Observe.Wake; f != nil {
-		f(c.Name, took)
+		f(c.Name, took, records)
 	}
 }
 

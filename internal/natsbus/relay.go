@@ -3,6 +3,7 @@ package natsbus
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -52,6 +53,12 @@ func RelayCalls(nc *nats.Conn, ns wire.Subjects, log *slog.Logger) (stop func(),
 	return stop, nil
 }
 
+// relayed counts the calls that came on public subjects.
+var relayed atomic.Uint64
+
+// Relayed is how many calls this process passed on from public subjects to slots: none if the server maps them.
+func Relayed() uint64 { return relayed.Load() }
+
 const relayPoll = 5 * time.Millisecond
 
 type relay struct {
@@ -74,6 +81,7 @@ func (r *relay) take(m *nats.Msg) {
 			return
 		}
 	}
+	relayed.Add(1)
 	if err := r.nc.PublishMsg(on); err != nil {
 		r.replies.take(on.Reply)
 		r.fail(to, engine.Errorf(engine.Invalid, "pass the call on to %s: %w", on.Subject, err))

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -85,6 +86,9 @@ func (s *Session) connect(ctx context.Context, cfg Config, use string) (*nats.Co
 				subject = sub.Subject
 			}
 			// A slow consumer here is an alarm: the bounds of the mailboxes are below the pending limits.
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				slowConsumers.Add(1)
+			}
 			s.log.Error("connection", "use", use, "subject", subject, "err", err)
 		}),
 	)
@@ -101,6 +105,11 @@ func (s *Session) connect(ctx context.Context, cfg Config, use string) (*nats.Co
 	}
 	return nc, nil
 }
+
+var slowConsumers atomic.Uint64
+
+// SlowConsumers is how often subscriptions of this process began to drop what came, because it got no time to run.
+func SlowConsumers() uint64 { return slowConsumers.Load() }
 
 func (s *Session) end() { s.once.Do(func() { close(s.done) }) }
 
