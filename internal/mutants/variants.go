@@ -211,8 +211,8 @@ var variants = []variant{
 	// The witness.
 	{name: "the witness is not compared", property: "I2", file: "engine/witness.go",
 		old: "	case w.Acked > end:\n", new: "	case w.Acked > end && s == nil:\n"},
-	{name: "what the worker knows itself is not compared", property: "I2", file: "engine/witness.go",
-		old: "own > end {", new: "own > end && s == nil {"},
+	{name: "what the worker knows itself is not compared", property: "I2", file: "engine/knowledge.go",
+		old: "if err != nil || have >= k.Seq {", new: "if err != nil || have >= k.Seq || s != nil {"},
 	{name: "an accepted loss lifts nothing", property: "I3", file: "engine/witness.go",
 		old: "loss.Known+journal.Window)", new: "0)"},
 
