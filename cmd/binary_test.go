@@ -74,8 +74,26 @@ type process struct {
 	http   string
 	nats   string
 	cmd    *exec.Cmd
-	stderr *bytes.Buffer
+	stderr *lockedBuffer
 	mu     sync.Mutex
+}
+
+// lockedBuffer may be read while a process writes to it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // freePort is a port that was free a moment ago.
@@ -106,7 +124,7 @@ func (p *process) start() {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stderr = new(bytes.Buffer)
+	p.stderr = new(lockedBuffer)
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stderr = p.stderr
 	if err := p.cmd.Start(); err != nil {

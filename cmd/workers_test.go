@@ -289,12 +289,16 @@ func TestCallsFindTheirOwnerWithoutAMapping(t *testing.T) {
 	t.Parallel()
 	p := newPair(newFleet(t).beginFor("another"), "--lease-term", "30s")
 	owners := p.partitions()
+	nc, err := nats.Connect("nats://" + p.nats)
+	must(t, err)
+	defer nc.Close()
 	lost, kept := "", ""
 	for i := range 12 {
 		name := fmt.Sprint("c", i)
 		for want := range 3 {
-			if out, stderr, code := p.workers[0].run("call", "counter/"+name, "increment"); out != fmt.Sprintln(want+1) {
-				t.Errorf("%s: %d %s%s", name, code, out, stderr)
+			m, err := nc.Request("objects.call.counter."+name+".increment", nil, 30*time.Second)
+			if err != nil || string(m.Data) != fmt.Sprint(want+1) {
+				t.Errorf("%s: %+v, %v", name, m, err)
 			}
 		}
 		if owners[partOf(name)].Worker == p.ids[0] {
@@ -303,9 +307,9 @@ func TestCallsFindTheirOwnerWithoutAMapping(t *testing.T) {
 			kept = name
 		}
 	}
-	nc, err := nats.Connect("nats://" + p.nats)
-	must(t, err)
-	defer nc.Close()
+	if out, stderr, code := p.workers[0].run("call", "counter/"+kept, "value"); out != "3\n" {
+		t.Errorf("%s: %d %s%s", kept, code, out, stderr)
+	}
 	if _, err := nc.Request("objects.call.v1.a.b", nil, 30*time.Second); err != nil {
 		t.Errorf("a class that cannot be: %v", err)
 	}
