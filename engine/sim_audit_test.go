@@ -148,7 +148,7 @@ func (s *sim) epochStored(p int, part *simPartition, m journal.Message, by *life
 func (s *sim) oneOwner(p int, part *simPartition) {
 	for _, l := range s.lives {
 		ep := l.w.epochs[p].Load()
-		if l.dead || ep == nil || ep.mayAnswer() != nil {
+		if l.dead || ep == nil || ep.ses.js.(*simSession).ended || ep.mayAnswer() != nil {
 			continue
 		}
 		if part.released || ep.id != part.last.Epoch {

@@ -179,8 +179,11 @@ func (s *session) follow(ctx context.Context, p int) error {
 	defer s.claims[p].exit()
 	s.w.log.Info("partition followed", "partition", p, "from", f.at.Seq+1)
 	err = f.run(ctx)
-	if errors.Is(context.Cause(s.w.life), errKilled) {
+	switch cause := context.Cause(s.w.life); {
+	case errors.Is(cause, errKilled):
 		return nil
+	case cause != nil && !errors.Is(cause, errDrain):
+		return err // a write failed, and what it was to write is not known any more: another one would leave half a state
 	}
 	return errors.Join(err, f.flush())
 }
