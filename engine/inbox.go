@@ -3,7 +3,6 @@ package engine
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -704,7 +703,8 @@ type inboxLife struct {
 	Accepted time.Time `json:"accepted,omitzero"`
 	Why      string    `json:"why,omitempty"`
 
-	rev journal.Seq
+	rev  journal.Seq
+	kept journal.Extra
 }
 
 func readInboxLife(ctx context.Context, meta journal.Meta) (l inboxLife, err error) {
@@ -713,7 +713,7 @@ func readInboxLife(ctx context.Context, meta journal.Meta) (l inboxLife, err err
 		return inboxLife{rev: rev}, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(value, &l)
+		l.kept, err = journal.DecodeKeeping(value, &l)
 	}
 	if err != nil {
 		return l, fmt.Errorf("read the key %s: %w", journal.InboxKey, err)
@@ -732,7 +732,7 @@ func AcceptInbox(ctx context.Context, js journal.Session, why string) (life uint
 		return 0, err
 	}
 	next := inboxLife{Life: l.Life + 1, Accepted: time.Now().UTC(), Why: why}
-	value, err := json.Marshal(next)
+	value, err := journal.EncodeKeeping(next, l.kept)
 	if err != nil {
 		return 0, err
 	}

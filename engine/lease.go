@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -28,12 +27,17 @@ type leaseValue struct {
 	// Gone are incarnations of this worker that are closed although their revisions are later than the present one,
 	// because the bucket came back shorter. The lock on the data folder proves it.
 	Gone []journal.Incarnation `json:"gone,omitempty"`
+
+	// Reads is the highest format that the worker reads. A lease that says nothing is of a worker that reads the first.
+	Reads int `json:"reads,omitempty"`
+
+	kept journal.Extra
 }
 
 func leaseKey(worker string) string { return "worker." + worker }
 
 func (v leaseValue) encode() []byte {
-	b, err := json.Marshal(v)
+	b, err := journal.EncodeKeeping(v, v.kept)
 	if err != nil {
 		panic(fmt.Sprintf("engine: a lease does not encode: %v", err)) // its fields always do
 	}
@@ -51,7 +55,8 @@ func decodeLease(value []byte, rev journal.Seq) (lease, error) {
 	if value == nil {
 		return l, nil
 	}
-	if err := json.Unmarshal(value, &l.leaseValue); err != nil {
+	var err error
+	if l.kept, err = journal.DecodeKeeping(value, &l.leaseValue); err != nil {
 		return l, fmt.Errorf("lease: %w", err)
 	}
 	return l, nil
@@ -66,6 +71,8 @@ func (l lease) incarnation() journal.Incarnation {
 	}
 	return inc
 }
+
+func (l lease) reads() int { return max(l.Reads, journal.FormatBase) }
 
 func (l lease) term() time.Duration { return time.Duration(l.TermMS) * time.Millisecond }
 

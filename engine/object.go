@@ -383,6 +383,10 @@ func (o *object) commit(t *turn, tk *task, hash journal.Hash, reply *journal.Rep
 		At: t.now, ID: tk.req.ID, Session: tk.req.Session, Hash: hash, Source: source, Inbox: sent, Method: tk.req.Method,
 		Caller: tk.req.Caller, Trace: tk.req.Trace, Changes: t.changes, Reply: reply,
 	}}
+	c.format = o.ep.w.needs(&c.Commit)
+	if err := o.ep.ses.mayWrite(c.format); err != nil {
+		return err
+	}
 	c.encoded = journal.AppendCommit(make([]byte, 0, 256), &c.Commit)
 	c.size = len(c.encoded)
 	if n := len(c.encoded) + journal.RecordOverhead + journal.CommitOverhead; n > o.ep.recordMax {
@@ -622,7 +626,7 @@ func (o *object) takeRecord(dst []byte) (*record, []byte) {
 		if n > 0 && size > min(journal.RecordBytesMax, o.ep.recordMax) {
 			break
 		}
-		encoded = append(encoded, journal.Encoded{JSON: c.encoded, At: c.At})
+		encoded = append(encoded, journal.Encoded{JSON: c.encoded, At: c.At, MinReader: c.format})
 		n++
 		if c.version == o.barrier {
 			break

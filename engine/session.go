@@ -35,6 +35,8 @@ type session struct {
 	peers  Peers         // nil: there is no way to the others
 	nonce  journal.Token
 
+	formats formats
+
 	mu     sync.Mutex
 	roster roster
 	owners []string // by partition, as the share was settled last
@@ -140,7 +142,7 @@ func (s *session) create(ctx context.Context) error {
 		intake = intakeNATS
 	}
 	s.lease = leaseValue{Nonce: s.nonce, TermMS: s.w.cfg.LeaseTerm.Milliseconds(), Intake: intake, Server: s.js.Server(), At: now, Began: now,
-		Flaps: flapped(former, now), Software: s.w.cfg.Version}
+		Flaps: flapped(former, now), Software: s.w.cfg.Version, Reads: s.w.reads}
 	if wait := flapWait(s.lease.Flaps, s.w.cfg.LeaseTerm); wait > 0 {
 		s.lease.Standing, s.joins = joining, s.w.clock.Boot()+wait
 	}
@@ -156,7 +158,11 @@ func (s *session) create(ctx context.Context) error {
 	s.trust.renewed(sent)
 	s.until.Store(int64(s.trust.until))
 	observe(s.w.cfg.Observe.Incarnation, s.incarnation)
-	return nil
+	if err = s.checkFormat(ctx); errors.As(err, new(*FormatError)) {
+		s.close()
+		s.w.Fail(err)
+	}
+	return err
 }
 
 // renew renews the lease every quarter of its term, and returns why it ended.

@@ -3,7 +3,6 @@ package engine
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -175,6 +174,8 @@ type Placement struct {
 	Moved map[int]string `json:"moved,omitempty"`
 	// Drained are workers that are to own nothing, as long as there are others.
 	Drained []string `json:"drained,omitempty"`
+
+	kept journal.Extra
 }
 
 // placementKey is the key of the bucket that holds a [Placement].
@@ -187,7 +188,7 @@ func ReadPlacement(ctx context.Context, meta journal.Meta) (pl Placement, rev jo
 		return pl, rev, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(value, &pl)
+		pl.kept, err = journal.DecodeKeeping(value, &pl)
 	}
 	if err != nil {
 		return pl, rev, fmt.Errorf("placement: %w", err)
@@ -206,7 +207,7 @@ func ChangePlacement(ctx context.Context, meta journal.Meta, change func(*Placem
 			pl.Moved = map[int]string{}
 		}
 		change(&pl)
-		value, err := json.Marshal(pl)
+		value, err := journal.EncodeKeeping(pl, pl.kept)
 		if err != nil {
 			return err
 		}
@@ -386,5 +387,9 @@ func (s *session) settleShare(ctx context.Context) (next time.Duration, err erro
 		}
 	}
 	s.w.ses.Store(s)
+	s.settleFormat(ctx, leases)
+	if err := s.forget(ctx, leases, now); err != nil {
+		s.w.log.Warn("the lease of a worker that has ended is not removed yet", "err", err)
+	}
 	return next, nil
 }

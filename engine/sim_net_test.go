@@ -261,6 +261,13 @@ func (m simMeta) Put(ctx context.Context, key string, value []byte, rev journal.
 	})
 }
 
+func (m simMeta) Remove(ctx context.Context, key string, rev journal.Seq) error {
+	_, err := askFor(ctx, m.c, opLease, "remove "+key, func(int) (struct{}, error) {
+		return struct{}{}, m.c.direct.Meta().Remove(context.Background(), key, rev)
+	})
+	return err
+}
+
 func (m simMeta) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
 	return m.c.direct.Meta().Keys(ctx, prefix)
 }

@@ -72,6 +72,7 @@ type commit struct {
 	size    int           // of its changes and reply, for budgets
 	seq     journal.Seq   // of its record, once it is known
 	encoded []byte        // until it is sent
+	format  int           // that its readers need
 	done    time.Duration // when its turn ended, by Worker.awake
 }
 

@@ -171,8 +171,9 @@ func AcceptJournal(ctx context.Context, js journal.Session, ns wire.Subjects, p 
 	if err != nil {
 		return false, fmt.Errorf("lift stream %s: %w", log.Stream(), err)
 	}
-	next := journal.Witness{Epoch: w.Epoch, Acked: end, Life: loss.life + 1,
-		Accepted: &journal.Acceptance{At: time.Now().UTC(), Known: loss.Known, Had: loss.Have, Why: loss.Why}}
+	next := w
+	next.EpochSeq, next.Acked, next.Life, next.Alarm = 0, end, loss.life+1, nil
+	next.Accepted = &journal.Acceptance{At: time.Now().UTC(), Known: loss.Known, Had: loss.Have, Why: loss.Why}
 	if _, err := js.Meta().Put(ctx, journal.WitnessKey(p), next.Encode(), rev); err != nil {
 		return false, fmt.Errorf("write the witness: %w", err)
 	}

@@ -45,7 +45,7 @@ type Held struct {
 
 // Encode is the checkpoint as a payload.
 func (c Checkpoint) Encode() []byte {
-	c.V, c.MinReader = Format, Format
+	c.V, c.MinReader = FormatBase, FormatBase
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("journal: a checkpoint does not encode: %v", err)) // its fields always do

@@ -91,8 +91,9 @@ func appendSent(b []byte, m *Sent) []byte {
 
 // Encoded is a commit on its way into a record.
 type Encoded struct {
-	JSON []byte // what [AppendCommit] appended
-	At   time.Time
+	JSON      []byte // what [AppendCommit] appended
+	At        time.Time
+	MinReader int // that of the commit; 0: the base
 }
 
 // RecordOverhead is more than a record has beyond the encoded commits in it, and CommitOverhead more than each adds.
@@ -103,8 +104,13 @@ const (
 
 // AppendRecord appends a record of consecutive commits, of which the first makes version first.
 func AppendRecord(b []byte, first Version, prev Hash, commits []Encoded) []byte {
-	at := commits[len(commits)-1].At
-	b = append(b, `{"v":1,"min_reader":1,"first":`...)
+	at, format := commits[len(commits)-1].At, uint64(FormatBase)
+	for i := range commits {
+		format = max(format, uint64(commits[i].MinReader))
+	}
+	b = strconv.AppendUint(append(b, `{"v":`...), format, 10)
+	b = strconv.AppendUint(append(b, `,"min_reader":`...), format, 10)
+	b = append(b, `,"first":`...)
 	b = strconv.AppendUint(b, uint64(first), 10)
 	b = append(b, `,"prev":"`...)
 	if prev != (Hash{}) {

@@ -171,6 +171,9 @@ type Meta interface {
 	// Put sets a key whose revision is rev, 0 if it must not be there, and returns the new revision. ErrConflict
 	// means that it has another revision and nothing was stored; any other error, that the outcome is unknown.
 	Put(ctx context.Context, key string, value []byte, rev Seq) (Seq, error)
+	// Remove removes a key whose revision is rev or was before it; one that has a later revision stays, and is no error. A key that
+	// was removed is as one that never was.
+	Remove(ctx context.Context, key string, rev Seq) error
 	// Keys yields the keys that begin with prefix.
 	Keys(ctx context.Context, prefix string) iter.Seq2[string, error]
 }

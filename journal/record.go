@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// Format is the version of records that this program writes, and the highest whose min_reader it reads.
-const Format = 1
-
 // RecordBytesMax is where commits of one object stop being joined into one record.
 const RecordBytesMax = 256 << 10
 
@@ -128,7 +125,8 @@ type Caller struct {
 	Verified string `json:"verified,omitempty"`
 }
 
-// Kinds of change. The set is open: a reader that meets one that it does not know stops at that record.
+// Kinds of change. The set is open: a reader that meets one that it does not know stops at that record. [FormatOf] has those that
+// are written.
 const (
 	Put    = "put"
 	Delete = "delete"
@@ -229,10 +227,6 @@ func DecodeRecord(data []byte) (*Record, error) {
 	}
 	f.Commits = nil // r is a part of f and keeps it
 	return r, nil
-}
-
-func newer(minReader int) error {
-	return fmt.Errorf("record needs a reader of format %d, this program reads %d: %w", minReader, Format, ErrNewer)
 }
 
 // value is a value in JSON: as it is, or as bytes in base64.

@@ -44,7 +44,7 @@ func golden() map[string]Record {
 func encode(r Record) []byte {
 	var commits []Encoded
 	for i := range r.Commits {
-		commits = append(commits, Encoded{AppendCommit(nil, &r.Commits[i]), r.Commits[i].At})
+		commits = append(commits, Encoded{JSON: AppendCommit(nil, &r.Commits[i]), At: r.Commits[i].At})
 	}
 	return AppendRecord(nil, r.First, r.Prev, commits)
 }
@@ -255,7 +255,7 @@ func BenchmarkAppendRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		commit = AppendCommit(commit[:0], &r.Commits[0])
-		buf = AppendRecord(buf[:0], 1, Hash{}, []Encoded{{commit, noon}})
+		buf = AppendRecord(buf[:0], 1, Hash{}, []Encoded{{JSON: commit, At: noon}})
 	}
 }
 

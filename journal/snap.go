@@ -58,7 +58,7 @@ func (e *SnapEntry) UnmarshalJSON(data []byte) (err error) {
 
 // Encode is the part as a payload. Values stay as they are, byte for byte, as in a record.
 func (s Snap) Encode() ([]byte, error) {
-	s.V, s.MinReader = Format, Format
+	s.V, s.MinReader = FormatBase, FormatBase
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -21,6 +20,8 @@ type Witness struct {
 	// Alarm is what a snapshot knew that the stream does not have. It was seen under an epoch, whose fillers had already
 	// lifted the stream, so it would not be seen again.
 	Alarm *WentBackError `json:"alarm,omitempty"`
+
+	kept Extra
 }
 
 // Acceptance says which loss of a partition's journal was accepted last.
@@ -36,7 +37,7 @@ func WitnessKey(partition int) string { return fmt.Sprintf("part.%d", partition)
 
 // Encode is the witness as the value of its key.
 func (w Witness) Encode() []byte {
-	b, err := json.Marshal(w)
+	b, err := EncodeKeeping(w, w.kept)
 	if err != nil {
 		panic(fmt.Sprintf("journal: a witness does not encode: %v", err)) // its fields always do
 	}
@@ -50,7 +51,7 @@ func ReadWitness(ctx context.Context, meta Meta, partition int) (w Witness, rev 
 		return w, rev, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(value, &w)
+		w.kept, err = DecodeKeeping(value, &w)
 	}
 	if err != nil {
 		return w, rev, fmt.Errorf("witness of partition %d: %w", partition, err)

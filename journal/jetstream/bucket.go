@@ -52,6 +52,11 @@ func (b *bucket) Put(ctx context.Context, key string, value []byte, rev journal.
 	return ack.Seq, nil
 }
 
+// Remove implements [journal.Meta]. It is no deletion as key-value tools know it, which would leave a mark for ever.
+func (b *bucket) Remove(ctx context.Context, key string, rev journal.Seq) error {
+	return b.purge(ctx, b.stream(), b.subject(key), rev+1)
+}
+
 // Keys implements [journal.Meta].
 func (b *bucket) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
@@ -65,6 +70,17 @@ func (b *bucket) Keys(ctx context.Context, prefix string) iter.Seq2[string, erro
 			}
 		}
 	}
+}
+
+// purge removes the messages on a subject of a stream that are before a position.
+func (a api) purge(ctx context.Context, stream, subject string, before journal.Seq) error {
+	if before <= 1 {
+		return nil // the server takes 0 and 1 for "all"
+	}
+	if err := a.askOnce(ctx, "STREAM.PURGE."+stream, map[string]any{"filter": subject, "seq": before}, nil); err != nil {
+		return fmt.Errorf("stream %s: purge %s: %w", stream, subject, err)
+	}
+	return nil
 }
 
 // subjects yields the subjects of a stream that match a pattern, page by page.

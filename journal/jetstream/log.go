@@ -59,13 +59,7 @@ func (l *log) Range(ctx context.Context) (first, last journal.Seq, err error) {
 
 // Purge implements [journal.Log].
 func (l *log) Purge(ctx context.Context, subject string, before journal.Seq) error {
-	if before <= 1 {
-		return nil // the server takes 0 and 1 for "all"
-	}
-	if err := l.askOnce(ctx, "STREAM.PURGE."+l.name, map[string]any{"filter": subject, "seq": before}, nil); err != nil {
-		return fmt.Errorf("stream %s: purge %s: %w", l.name, subject, err)
-	}
-	return nil
+	return l.purge(ctx, l.name, subject, before)
 }
 
 // Subjects implements [journal.Log].

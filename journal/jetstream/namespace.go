@@ -148,13 +148,14 @@ func (s *Session) setRepublish(ctx context.Context, js jetstream.JetStream, ns N
 	}
 	value, rev, err := s.Meta().Get(ctx, namespaceKey)
 	var kept Namespace
+	var extra journal.Extra
 	if err == nil {
-		err = json.Unmarshal(value, &kept)
+		extra, err = journal.DecodeKeeping(value, &kept)
 	}
 	if err != nil || kept.Republish == ns.Republish {
 		return err
 	}
-	if value, err = json.Marshal(ns); err == nil {
+	if value, err = journal.EncodeKeeping(ns, extra); err == nil {
 		_, err = s.Meta().Put(ctx, namespaceKey, value, rev)
 	}
 	return err

@@ -296,6 +296,19 @@ func (b memoryMeta) Put(ctx context.Context, k string, value []byte, rev journal
 	return b.s.m.rev, nil
 }
 
+func (b memoryMeta) Remove(ctx context.Context, k string, rev journal.Seq) error {
+	unlock, err := b.s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if v, ok := b.s.m.keys[b.name(k)]; ok && v.rev <= rev {
+		b.s.m.changes = append(b.s.m.changes, change{b.name(k), v})
+		delete(b.s.m.keys, b.name(k))
+	}
+	return nil
+}
+
 func (b memoryMeta) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		unlock, err := b.s.open(ctx)

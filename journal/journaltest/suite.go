@@ -172,6 +172,26 @@ func testMeta(b *bench) {
 	}
 	_, err = meta.Put(ctx, "worker.b", nil, 0)
 	b.must(err)
+	b.must(meta.Remove(ctx, "worker.a", first)) // it has a later revision
+	_, err = meta.Put(ctx, "worker.c", []byte("gone"), 0)
+	b.must(err)
+	_, third, err := meta.Get(ctx, "worker.c")
+	b.must(err)
+	b.must(meta.Remove(ctx, "worker.c", third))
+	b.must(meta.Remove(ctx, "worker.c", third)) // it is not there
+	_, rev, err = meta.Get(ctx, "worker.c")
+	b.is(err, journal.ErrNotFound)
+	if rev != 0 {
+		b.Errorf("a key that was removed has revision %d", rev)
+	}
+	_, err = meta.Put(ctx, "worker.c", []byte("renewed"), third) // by who does not know of it
+	b.is(err, journal.ErrConflict)
+	fourth, err := meta.Put(ctx, "worker.c", []byte("anew"), 0)
+	b.must(err)
+	if fourth <= third {
+		b.Errorf("a key that was made anew has revision %d; it had %d", fourth, third)
+	}
+	b.must(meta.Remove(ctx, "worker.c", fourth))
 	_, err = meta.Put(ctx, "part.0", nil, 0)
 	b.must(err)
 	var keys []string
