@@ -141,9 +141,12 @@ func TestWorkersThatShareTellOfAJournalThatWentBack(t *testing.T) {
 	}{
 		"an older copy":                       {0, (*wentBack).restore, all},
 		"an older copy while workers stopped": {syscall.SIGTERM, (*wentBack).restore, all},
-		"a stream made anew":                  {0, (*wentBack).remake, []int{1}},
-		"a power cut":                         {0, (*wentBack).cut, []int{1}},
-		"a power cut of all machines":         {syscall.SIGKILL, (*wentBack).cut, []int{1}},
+		"an older copy without the bucket": {syscall.SIGKILL, func(w *wentBack) {
+			w.restoreOnly("objects-0", "objects-1", "objects-2", "objects-3", "objects-inbox")
+		}, all},
+		"a stream made anew":          {0, (*wentBack).remake, []int{1}},
+		"a power cut":                 {0, (*wentBack).cut, []int{1}},
+		"a power cut of all machines": {syscall.SIGKILL, (*wentBack).cut, []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

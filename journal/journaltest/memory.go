@@ -303,6 +303,7 @@ func (b memoryMeta) Remove(ctx context.Context, k string, rev journal.Seq) error
 	}
 	defer unlock()
 	if v, ok := b.s.m.keys[b.name(k)]; ok && v.rev <= rev {
+		b.s.m.rev++ // so that it can be taken back like any change
 		b.s.m.changes = append(b.s.m.changes, change{b.name(k), v})
 		delete(b.s.m.keys, b.name(k))
 	}
