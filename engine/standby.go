@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -474,7 +476,8 @@ func (f *follower) leave(id snapshot.ID, seq journal.Seq, err error) {
 
 // flush brings the store to where the copies are.
 func (f *follower) flush() error {
-	for id, r := range f.copies {
+	for _, id := range slices.Sorted(maps.Keys(f.copies)) {
+		r := f.copies[id]
 		if len(r.state.tail) == 0 {
 			continue
 		}

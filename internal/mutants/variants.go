@@ -204,6 +204,8 @@ var variants = []variant{
 		old: "!d.IsZero() && d.Before(o.letterTime(l)) {", new: "!d.IsZero() && d.Before(now) {"},
 	{name: "letters: the checkpoint of an earlier owner goes on counting", property: "I2", file: "engine/inbox.go",
 		old: "	in.p, in.written = restored(cp.Inbox,", new: "	in.p, in.written = restored(journal.InboxMark{Cursor: cp.Inbox.Cursor, Hash: cp.Inbox.Hash, At: cp.Inbox.At},"},
+	{name: "letters: a mark that may be lost is in the store", property: "I7", file: "engine/once.go",
+		old: "return c.inboxSender() == name }) {", new: "return c == nil }) {"},
 	{name: "letters: a store of a lost journal answers repeats", property: "I3", file: "engine/state.go",
 		old: "	if s.stored {\n		below = s.store\n	}\n", new: "	below = s.store\n",
 		other: "./engine TestAStoreOfALostJournalAnswersNoRepeat", why: "a repeat seldom comes before the store is written anew"},
