@@ -26,7 +26,9 @@ const newerFormat = journal.Format + 1
 func (w *world) skewed(id, version string, reads int, how ...func(*Config)) *Worker {
 	w.t.Helper()
 	cfg := Config{ID: id, Partitions: worldPartitions, Classes: []AnyClass{registers, ledgers}, Store: snapshot.NewMemory(), LeaseTerm: 2 * time.Second,
-		Version: version, Connect: func(context.Context) (journal.Session, error) { return w.server.Session("objects", worldPartitions), nil }}
+		Version: version, Connect: func(context.Context) (journal.Session, error) {
+			return w.server.Session("objects", worldPartitions), nil
+		}}
 	for _, f := range how {
 		f(&cfg)
 	}
@@ -136,7 +138,12 @@ func TestANewKindOfChangeWaitsForTheLastWorkerThatDoesNotReadIt(t *testing.T) {
 			}
 			eventually(t, "newer has both", func() bool { return len(owned(newer)) == 2 })
 
-			err := <-w.run(w.skewed("late", "0.1.0", 1))
+			var err error
+			select {
+			case err = <-w.run(w.skewed("late", "0.1.0", 1)):
+			case <-time.After(30 * time.Second):
+				t.Fatal("a worker that does not read it goes on")
+			}
 			var refused *FormatError
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), "version 0.2.0 reads them") {
 				t.Fatalf("a worker that does not read it ended with %v", err)
