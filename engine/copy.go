@@ -90,7 +90,7 @@ func (f *follower) serve(ctx context.Context, r Request, reply func(Reply, error
 		if e, ok := errors.AsType[*Error](err); ok && e.Code == Unavailable && !e.Remote {
 			err = ErrNoCopy
 		}
-		f.ep.w.observeCopyRead(r.Class, !errors.Is(err, ErrNoCopy))
+		observe(f.ep.w.cfg.Observe.CopyRead, !errors.Is(err, ErrNoCopy))
 		reply(out, err)
 	}}
 	tk.req = &tk.request

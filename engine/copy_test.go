@@ -92,7 +92,7 @@ func newReaders(t *testing.T, how ...func(*Config)) *readers {
 			}
 			return
 		}
-		c.Observe.CopyRead = func(_ string, answered bool) {
+		c.Observe.CopyRead = func(answered bool) {
 			if answered {
 				rd.answered.Add(1)
 			} else {

@@ -463,12 +463,6 @@ func (w *Worker) observeTurn(c *class, r *Request, err error, waited, ran time.D
 	}
 }
 
-func (w *Worker) observeCopyRead(class string, answered bool) {
-	if f := w.cfg.Observe.CopyRead; f != nil {
-		f(class, answered)
-	}
-}
-
 func (w *Worker) observeWake(c *class, took time.Duration, records int) {
 	if f := w.cfg.Observe.Wake; f != nil {
 		f(c.Name, took, records)
