@@ -115,7 +115,7 @@ func (d *dev) inProcess(options ...nats.Option) (*nats.Conn, error) {
 func (d *dev) run(ctx context.Context, ready func()) error {
 	if err := d.openNamespace(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil // stopped before it began
+			return nil //nolint:nilerr // stopped before it began
 		}
 		return err
 	}

@@ -76,7 +76,7 @@ func writeSynced(file, content string) error {
 func mayWrite(dir string, reserveMin uint64) error {
 	free, total, err := embed.DiskFree(dir)
 	if err != nil {
-		return nil // not knowing is no reason to stop; a full disk will say so
+		return nil //nolint:nilerr // not knowing is no reason to stop; a full disk will say so
 	}
 	if reserve := reserveOf(total, reserveMin); free < reserve {
 		return fmt.Errorf("%d MiB of disk are free, and %d MiB are kept as a reserve", free>>20, reserve>>20)

@@ -226,7 +226,7 @@ func (n *node) run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	defer n.store.Close()
+	defer func() { _ = n.store.Close() }() // it is a cache, and says by itself what is wrong
 	nc, err := n.connect("gateway")
 	if err != nil {
 		return err

@@ -4,7 +4,16 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/natsbus"
+	"github.com/perdure/perdure/internal/wire"
 )
 
 const valueOf = "/v1/objects/counter/%s/call/value"
@@ -73,4 +82,54 @@ func TestEventualReadsAreSpread(t *testing.T) {
 	g.want(409, "POST", fmt.Sprintf(valueOf, name), "", "Perdure-Min-Version", "99")
 	owner.kill()
 	read(standby, "Perdure-Consistency", "eventual") // the owner is not there, and nobody waits for the next
+}
+
+// BenchmarkTakeOver is what docs/perf.md says of --standby: one of two workers is killed, and all objects that it had are read once, by 64
+// callers. What is told is how long that took from when the other one had all partitions.
+func BenchmarkTakeOver(b *testing.B) {
+	const objects, changes = 2000, 12
+	for _, args := range [][]string{nil, {"--standby"}} {
+		b.Run("standby="+strconv.FormatBool(args != nil), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				p := newPair(newFleet(b).begin(), append([]string{"--lease-term", "1s", "--log-level", "info"}, args...)...)
+				nc, err := nats.Connect("nats://" + p.nats)
+				must(b, err)
+				client := engine.NewClient(natsbus.NewClient(nc, wire.DefaultNamespace).ToSlots())
+				for range changes {
+					all(b, client, objects, "increment")
+				}
+				if args != nil {
+					eventually(b, func() bool { return strings.Count(p.workers[1].said(), "partition followed") >= 2 })
+				}
+				<-time.After(3 * time.Second) // what is copied is written, and objects that rest are
+				p.workers[0].kill()
+				eventually(b, func() bool { return p.owned(1) == 4 })
+				b.StartTimer()
+				all(b, client, objects, "value")
+				b.StopTimer()
+				nc.Close()
+				p.workers[1].kill()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// all calls a method of all objects once.
+func all(b *testing.B, client *engine.Client, objects int, method string) {
+	b.Helper()
+	var callers sync.WaitGroup
+	var next atomic.Int64
+	for range 64 {
+		callers.Go(func() {
+			for i := next.Add(1); i <= int64(objects); i = next.Add(1) {
+				if _, err := client.Do(b.Context(), engine.Request{Class: "counter", Name: fmt.Sprint("t", i), Method: method}); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
 }

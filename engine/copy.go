@@ -58,8 +58,8 @@ func (w *Worker) readCopy(ctx context.Context, r Request) (Reply, error) {
 	}
 }
 
-// read has the copies answer from now on.
-func (f *follower) read() error {
+// read has the copies answer from now on. following ends when the follower does.
+func (f *follower) read(following context.Context) error {
 	w := f.ep.w
 	f.stop = func() {}
 	if w.cfg.Durable != nil { // a record in the journal is not all it takes
@@ -72,6 +72,7 @@ func (f *follower) read() error {
 		}
 		f.stop = stop
 	}
+	w.running.Go(func() { f.sweep(following) }) // it may wait for a read that takes long
 	w.copies[f.ep.p].Store(f)
 	return nil
 }
@@ -182,7 +183,7 @@ func (f *follower) moved(id snapshot.ID, m journal.Message, rec *journal.Record)
 
 // sweep has copies that nobody reads leave memory, as those of an owner do.
 func (f *follower) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(sweepEvery + time.Duration(f.ep.p+1)*stagger) // not all partitions at once, so that a simulation repeats
 	defer tick.Stop()
 	for {
 		select {

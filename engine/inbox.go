@@ -368,7 +368,7 @@ func (in *inbox) give(m journal.Message, l *letter, done func(error)) (handed bo
 	}
 	if err != nil {
 		if l.failed = true; l.dead != nil {
-			return false, nil // there is no object that could have a commit
+			return false, nil //nolint:nilerr // there is no object that could have a commit
 		}
 		return false, err
 	}

@@ -108,7 +108,7 @@ func (k knowledge) held(ctx context.Context, log journal.Log, epochs string) (ha
 func (s *session) recall(ctx context.Context, log journal.Log, p int, w journal.Witness) error {
 	k := s.w.known(p, w.Life)
 	if k.Seq == 0 || w.Alarm != nil {
-		return nil
+		return nil //nolint:nilerr // it is told already
 	}
 	have, err := k.held(ctx, log, s.w.ns.Epoch(p))
 	if err != nil || have >= k.Seq {

@@ -20,7 +20,7 @@ func (o *object) beforeLetter(tk *task, now time.Time) bool {
 		return true
 	case l.seq <= last.Seq && l.life <= last.Life: // another one had its place
 		l.failed = false
-		o.holdBack(tk, &journal.InboxWentBackError{Stream: string(o.ep.ns.Inbox()), Partition: o.ep.p, Seq: last.Seq, Witness: o.String()})
+		o.holdBack(tk, &journal.InboxWentBackError{Stream: o.ep.ns.Inbox(), Partition: o.ep.p, Seq: last.Seq, Witness: o.String()})
 		return true
 	case l.dead != nil:
 		o.endLetter(tk, now, journal.Hash{}, journal.SentDead, l.dead)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -253,9 +254,6 @@ func (o *once) add(c *commit) {
 			s.Answers[n.N] = a
 		}
 		put(&o.changed, name, true)
-		if o.kept >= keptMax/2 {
-			o.expire(c.At, o.inbox.At)
-		}
 		return
 	}
 	a.Order = o.ids
@@ -289,8 +287,9 @@ func (a *answer) stored() *answer {
 	return a
 }
 
-// flush appends the entries that bring the store's window to the end of the given commits, and lets go of them.
-func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []snapshot.Entry {
+// flush appends the entries that bring the store's window to the end of the given commits, and lets go of them; later are the commits behind
+// them. below is what the store has, nil if that is nothing of the object.
+func (o *once) flush(entries []snapshot.Entry, below snapshot.Reader, id snapshot.ID, tail, later []*commit, at time.Time) ([]snapshot.Entry, error) {
 	inbox := o.stored
 	for _, c := range tail {
 		if m := c.Inbox; m != nil {
@@ -338,30 +337,73 @@ func (o *once) flush(entries []snapshot.Entry, tail []*commit, at time.Time) []s
 			delete(o.changed, name)
 			continue
 		}
-		if o.putSender(name, s, through, set) {
+		as, whole := s.through(through), true
+		if strings.HasPrefix(name, inboxSender) && slices.ContainsFunc(later, func(c *commit) bool { return c.inboxSender() == name }) {
+			var err error
+			if as, err = senderAsOf(below, id, name, tail); err != nil {
+				return nil, err
+			}
+			whole = false
+		}
+		if len(as.Answers) > 0 || as.M > 0 {
+			set(senderKey(name), as)
+		}
+		if whole && len(as.Answers) == len(s.Answers) {
 			delete(o.changed, name)
 		}
 	}
 	unless(&o.senders)
 	unless(&o.recent)
 	unless(&o.changed)
-	return entries
+	return entries, nil
 }
 
-// putSender writes a sender as of a version and tells whether that is all of it.
-func (o *once) putSender(name string, s *sender, through journal.Version, set func(string, any)) bool {
+// through is a sender as of a version, for the store; but its mark is the latest: what a client says of its requests is true, whatever becomes
+// of the commit that says it.
+func (s *sender) through(v journal.Version) *sender {
 	as := &sender{M: s.M, Deadline: s.Deadline, Answers: make(map[uint64]*answer, len(s.Answers))}
-	whole := true
 	for n, a := range s.Answers {
-		if a.Version > through {
-			whole = false
-			continue
+		if a.Version <= v {
+			as.Answers[n] = a.stored()
+			a.commit = nil
 		}
-		as.Answers[n] = a.stored()
-		a.commit = nil
 	}
-	set(senderKey(name), as)
-	return whole
+	return as
+}
+
+// senderAsOf is a sender of messages as of the last of the commits behind what the store has. Later ones may be lost with their epoch, and what
+// lies in the inbox below their marks is then run again: for messages a mark counts from its place in the inbox on.
+func senderAsOf(store snapshot.Reader, id snapshot.ID, name string, tail []*commit) (*sender, error) {
+	then, s := once{}, &sender{Answers: map[uint64]*answer{}}
+	if store != nil {
+		raw, err := store.Get(id, snapshot.Window, senderKey(name))
+		if err != nil {
+			return nil, err
+		}
+		if raw != nil {
+			if err := json.Unmarshal(raw, s); err != nil {
+				return nil, fmt.Errorf("snapshot of %s: %s: %w", id, name, err)
+			}
+		}
+	}
+	put(&then.senders, name, s)
+	for _, c := range tail {
+		if c.inboxSender() == name {
+			then.add(c)
+		}
+	}
+	for _, a := range s.Answers {
+		a.stored()
+	}
+	return s, nil
+}
+
+// inboxSender is the name under which the object knows the publisher of the numbered message that a commit answers; else empty.
+func (c *commit) inboxSender() string {
+	if c.Session == nil || c.Inbox == nil || !c.Inbox.Counts() {
+		return ""
+	}
+	return senderOf(c.Session, true)
 }
 
 // load reads the window from the store.

@@ -371,9 +371,7 @@ func TestADeadLetterForgetsNobody(t *testing.T) {
 	at := time.Unix(1e9, 0)
 	answered := &commit{version: 1, Commit: journal.Commit{At: at, ID: "mine"}}
 	o.add(answered)
-	if err := store.Apply(id, snapshot.Batch{Entries: o.flush(nil, []*commit{answered}, at)}); err != nil {
-		t.Fatal(err)
-	}
+	write(t, &o, store, id, []*commit{answered}, nil)
 	var waiting []*commit
 	for i := range 2 {
 		dead := &commit{version: journal.Version(2 + i), Commit: journal.Commit{At: at, ID: fmt.Sprint("dead-", i),
@@ -385,4 +383,58 @@ func TestADeadLetterForgetsNobody(t *testing.T) {
 	if err != nil || len(entries) > 0 {
 		t.Errorf("%d entries are to be removed (error %v): %v", len(entries), err, entries)
 	}
+}
+
+// write brings a store to where some commits are.
+func write(t *testing.T, o *once, store *snapshot.Memory, id snapshot.ID, tail, later []*commit) {
+	t.Helper()
+	entries, err := o.flush(nil, store, id, tail, later, tail[len(tail)-1].At)
+	if err == nil {
+		err = store.Apply(id, snapshot.Batch{Entries: entries})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAMarkThatIsLostForgetsNoMessage: what a message moves its publisher's mark over may be run again, when that message's commit is lost
+// with its epoch; so the store has the mark, and the answers, of the commits that it has.
+func TestAMarkThatIsLostForgetsNoMessage(t *testing.T) {
+	store, id := snapshot.NewMemory(), snapshot.ID("register.a")
+	o := newOnce(Limits{})
+	at := time.Unix(1e9, 0)
+	numbered := func(n, m uint64) *Request {
+		return &Request{Session: &SessionNumber{Sender: "p", N: n, M: m, Deadline: at.Add(time.Minute)}, letter: &letter{at: at}}
+	}
+	var commits []*commit
+	for i, m := range []uint64{1, 1, 3, 4} { // of numbers 1 to 4
+		c := &commit{version: journal.Version(1 + i), Commit: journal.Commit{At: at, Session: numbered(uint64(1+i), m).Session, Inbox: &journal.Sent{Seq: journal.Seq(1 + i), At: at}}}
+		o.add(c)
+		commits = append(commits, c)
+	}
+	knows := func(what string, n uint64, want bool) {
+		t.Helper()
+		again := newOnce(Limits{})
+		if err := again.load(store, id); err != nil {
+			t.Fatal(err)
+		}
+		a, err := again.find(store, id, numbered(n, 1), journal.Hash{}, at, at)
+		if err != nil || (a != nil) != want {
+			t.Errorf("%s, number %d: %+v, %v; want it known: %v", what, n, a, err, want)
+		}
+	}
+	write(t, &o, store, id, commits[:1], commits[1:])
+	knows("the store has the first", 1, true)
+	knows("the store has the first", 2, false)
+	write(t, &o, store, id, commits[1:2], commits[2:])
+	knows("the store has two", 1, true)
+	knows("the store has two", 3, false)
+	write(t, &o, store, id, commits[2:], nil)
+	knows("the store has all", 4, true)
+	again := newOnce(Limits{})
+	if err := again.load(store, id); err != nil {
+		t.Fatal(err)
+	}
+	_, err := again.find(store, id, numbered(2, 1), journal.Hash{}, at, at)
+	wantCode(t, err, Conflict, "below its mark 4")
 }

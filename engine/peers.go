@@ -108,7 +108,7 @@ const intakeNATS = "nats"
 // connection has ended: what the worker sends on it is neither stored nor delivered. It is believed only if it answered a probe of this
 // session before: else it may be one that we cannot see, in another account.
 func (s *session) probe(ctx context.Context) {
-	tick := time.NewTicker(probeEvery)
+	tick := time.NewTicker(s.w.probeEvery)
 	defer tick.Stop()
 	var met journal.Incarnation
 	for {

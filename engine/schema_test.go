@@ -22,14 +22,14 @@ type (
 	line struct {
 		Item     string `json:"item"`
 		Quantity int8   `json:"quantity"`
-		note     string
+		note     string //lint:ignore U1000 a field that is not exported is in no schema
 	}
 	order struct {
 		Lines  []line            `json:"lines"`
 		Labels map[string]string `json:"labels,omitempty"`
 		Paid   *bool             `json:"paid"`
 		Hidden string            `json:"-"`
-		Dash   uint16            `json:"-,"`
+		Dash   uint16            `json:"-,"` //lint:ignore SA5008 it names the field "-"
 		Plain  float32
 	}
 	basic struct {
@@ -59,7 +59,7 @@ type (
 		A []mutualA `json:"a"`
 	}
 	listed    []listed
-	odd       struct{ v string }
+	odd       struct{ v string } //lint:ignore U1000 as above
 	textual   struct{ v string }
 	different struct {
 		Bytes  []byte             `json:"bytes"`

@@ -326,7 +326,16 @@ func (c *claim) wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	forget(c.word)
 	return nil
+}
+
+// forget takes a word that has come beside what is about to be looked at anyway.
+func forget(word chan struct{}) {
+	select {
+	case <-word:
+	default:
+	}
 }
 
 // share sets the claims as the leases and the placement say, again and again, until ctx is done. What cannot be read leaves them as
@@ -341,6 +350,7 @@ func (s *session) share(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		forget(s.look)
 		next, err := s.settleShare(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.w.log.Warn("share not settled", "err", err)

@@ -148,7 +148,7 @@ func (s *sim) epochStored(p int, part *simPartition, m journal.Message, by *life
 func (s *sim) oneOwner(p int, part *simPartition) {
 	for _, l := range s.lives {
 		ep := l.w.epochs[p].Load()
-		if l.dead || ep == nil || ep.mayAnswer() != nil {
+		if l.dead || ep == nil || ep.ses.js.(*simSession).ended || ep.mayAnswer() != nil {
 			continue
 		}
 		if part.released || ep.id != part.last.Epoch {
@@ -543,6 +543,9 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 			var s sender
 			if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), &s); err != nil {
 				return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
+			}
+			if c.sent != nil && s.M != marks[c.session.Sender] {
+				return fmt.Errorf("the publisher of request %d (version %d) has mark %d; want %d", c.n, w, s.M, marks[c.session.Sender])
 			}
 			if s.M > c.session.N { // told by a commit after this version: it is true whether or not that one is stored
 				continue

@@ -27,6 +27,11 @@ func (s *sim) end() {
 	s.mu.Lock()
 	for _, l := range s.lives {
 		l.stalled, l.store.failing = false, false
+		for _, c := range l.sessions {
+			if c.ended {
+				c.cut()
+			}
+		}
 	}
 	for _, c := range s.clocks {
 		c.wall.Store(0)

@@ -30,7 +30,13 @@ type life struct {
 	serial   int
 	opens    []func() // what waits for the next sync round
 	marks    map[int]journal.Seq
-	serve    map[int]func(Request, func(Reply, error)) // by partition: for requests that come through the network
+	serve    map[int]simIntake // by partition: for requests that come through the network
+}
+
+// simIntake is where requests to a partition come in.
+type simIntake struct {
+	c     *simSession
+	serve func(Request, func(Reply, error))
 }
 
 func (l *life) String() string { return fmt.Sprintf("%s#%d", l.id, l.n) }
@@ -47,7 +53,7 @@ func (c *simClock) Boot() time.Duration { return time.Hour + time.Since(c.began)
 // start starts a worker on what its disk has.
 func (s *sim) start(id string, disk *snapshot.Memory) *life {
 	l := &life{s: s, n: len(s.lives) + 1, id: id, clock: s.clocks[id], marks: map[int]journal.Seq{},
-		serve: map[int]func(Request, func(Reply, error)){}}
+		serve: map[int]simIntake{}}
 	l.store = &simStore{l: l, Memory: disk}
 	cfg := Config{ID: id, Partitions: s.partitions, Classes: []AnyClass{things(s.purge)}, Store: l.store, Clock: l.clock,
 		LeaseTerm: simTerm, AckTimeout: s.ackTimeout, SendRetry: simSendRetry, Namespace: s.ns, Version: "simulation",
@@ -58,10 +64,11 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 			}
 			return nil
 		},
-		Listen: func(_ journal.Session, p int, serve func(Request, func(Reply, error))) (func(), error) {
+		Standby: s.standby,
+		Listen: func(js journal.Session, p int, serve func(Request, func(Reply, error))) (func(), error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			l.serve[p] = serve
+			l.serve[p] = simIntake{js.(*simSession), serve}
 			return func() {
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -80,11 +87,21 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 	if s.durable {
 		cfg.Durable = func(stream string, seq journal.Seq, open func()) { s.awaitSync(l, stream, seq, open) }
 	}
+	if s.probes {
+		cfg.OnlyNATS = true
+		cfg.Peers = func(js journal.Session, life journal.Token, hear func(Word)) (Peers, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			c := js.(*simSession)
+			c.nonce, c.hear = life, hear
+			return simPeers{c}, nil
+		}
+	}
 	w, err := New(cfg)
 	if err != nil {
 		panic(err) // the simulation's own fault
 	}
-	w.when, w.bounds = s.when, s.bounds
+	w.when, w.bounds, w.probeEvery = s.when, s.bounds, simProbe
 	w.cfg.MemoryBytes = s.memory
 	l.w = w
 	s.mu.Lock()
@@ -142,6 +159,11 @@ func (l *life) ended() bool {
 	default:
 		return false
 	}
+}
+
+// unheard tells whether nobody hears what it says. Called with mu held.
+func (l *life) unheard() bool {
+	return slices.ContainsFunc(l.sessions, func(c *simSession) bool { return c.ended && !c.closed })
 }
 
 // awaitSync keeps what the next sync round opens.

@@ -29,6 +29,7 @@ const (
 	opWitness
 	opPurge
 	opDead // Put of a dead letter
+	opProbe
 	opKinds
 )
 
@@ -48,6 +49,9 @@ type simOp struct {
 }
 
 func (o *simOp) String() string { return fmt.Sprintf("%s %s", o.life, o.key) }
+
+// stuck tells whether it neither arrives nor is answered for now. Called with mu held.
+func (o *simOp) stuck() bool { return o.life.stalled || o.session != nil && o.session.ended }
 
 // slow tells whether a renewal takes its time.
 func (o *simOp) slow() bool { return o.life.s.slowLease && o.key == "put "+leaseKey(o.life.id) }
@@ -91,13 +95,13 @@ func (s *sim) wait(ctx context.Context, o *simOp) error {
 	}
 	o.life.serial++
 	o.serial = o.life.serial
-	if s.immediate[o.kind] && !o.life.stalled || o.life.n == 0 {
+	if s.immediate[o.kind] && !o.stuck() || o.life.n == 0 {
 		err := o.apply(0)
 		s.mu.Unlock()
 		return err
 	}
 	o.done, o.asked = make(chan struct{}), time.Now()
-	if o.slow() && !o.life.stalled {
+	if o.slow() && !o.stuck() {
 		if o.life.renewals++; o.life.renewals%2 == 0 { // the next one may never arrive
 			o.applied, o.err = true, o.apply(0)
 		}
@@ -125,7 +129,7 @@ func (s *sim) abandon(o *simOp) {
 		return
 	}
 	s.ops = slices.Delete(s.ops, i, i+1)
-	if o.kind >= opBegin && !o.applied && !o.cut {
+	if o.kind >= opBegin && o.kind != opProbe && !o.applied && !o.cut {
 		s.ghosts = append(s.ghosts, o)
 	}
 }
@@ -162,7 +166,7 @@ func (s *sim) lose(o *simOp, how int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	what := "fails"
-	if o.kind >= opBegin && !o.applied {
+	if o.kind >= opBegin && o.kind != opProbe && !o.applied {
 		switch how % 3 {
 		case 0:
 			what = "is lost"
@@ -186,7 +190,14 @@ type simSession struct {
 	direct *journaltest.MemorySession
 	done   chan struct{}
 	closed bool
+	ended  bool // the server has ended it, and the worker does not know: nothing reaches the worker, nor does anything that it sends arrive
+
+	nonce journal.Token // what probes ask for
+	hear  func(Word)
 }
+
+// cannot tells whether nothing goes through it. Called with mu held.
+func (c *simSession) cannot() bool { return c.closed || c.ended || c.life.stalled }
 
 func (c *simSession) number() int {
 	if c == nil {
@@ -369,13 +380,13 @@ func (l simLog) Read(ctx context.Context, subject string, from journal.Seq) iter
 func (l simLog) Follow(ctx context.Context, from journal.Seq, patterns ...string) iter.Seq2[journal.Message, error] {
 	return func(yield func(journal.Message, error) bool) {
 		s := l.c.s
-		slots := map[int]bool{}
+		f := &simFollow{l: l, c: l.c, next: max(from, 1), slots: map[int]bool{}, arrived: make(chan journal.Message, 1), lost: make(chan struct{})}
 		for _, pattern := range patterns {
 			slot := 0
-			_, _ = fmt.Sscanf(pattern, string(s.ns)+".inbox.%d.", &slot) // only the inbox is followed
-			slots[slot] = true
+			if _, err := fmt.Sscanf(pattern, string(s.ns)+".inbox.%d.", &slot); err == nil {
+				f.slots[slot] = true
+			}
 		}
-		f := &simFollow{c: l.c, next: max(from, 1), slots: slots, arrived: make(chan journal.Message, 1), lost: make(chan struct{})}
 		s.mu.Lock()
 		l.c.life.serial++
 		f.n = l.c.life.serial
@@ -407,10 +418,11 @@ func (l simLog) Follow(ctx context.Context, from journal.Seq, patterns ...string
 
 // simFollow is what follows a stream.
 type simFollow struct {
+	l       simLog
 	c       *simSession
 	n       int
 	next    journal.Seq
-	slots   map[int]bool
+	slots   map[int]bool // of the inbox
 	arrived chan journal.Message
 	lost    chan struct{} // closed when it can follow no more
 }
@@ -421,33 +433,47 @@ func compareFollows(a, b *simFollow) int {
 	return cmp.Or(cmp.Compare(a.c.life.n, b.c.life.n), cmp.Compare(a.c.n, b.c.n), cmp.Compare(a.n, b.n))
 }
 
-// coming is the next message, if there is one and none is on its way. Called with mu held.
-func (f *simFollow) coming() *simLetter {
-	if f.c.closed || f.c.life.stalled || len(f.arrived) > 0 {
-		return nil
+// coming is the position of the next message, if there is one and none is on its way. Called with mu held.
+func (f *simFollow) coming() (at journal.Seq, ok bool) {
+	s := f.c.s
+	if f.c.cannot() || len(f.arrived) > 0 {
+		return 0, false
 	}
-	for ; int(f.next) <= len(f.c.s.letters); f.next++ {
-		if l := f.c.s.letters[f.next-1]; l.request != nil && !l.purged && f.slots[l.slot] {
-			return l
+	if f.l.p == theInbox {
+		for ; int(f.next) <= len(s.letters); f.next++ {
+			if l := s.letters[f.next-1]; l.request != nil && !l.purged && f.slots[l.slot] {
+				return f.next, true
+			}
+		}
+		return 0, false
+	}
+	for ; f.next <= s.parts[f.l.p].end; f.next++ { // records and epochs of a partition
+		m, err := f.l.inner.At(context.Background(), f.next)
+		_, _, object := s.ns.Object(m.Subject)
+		if err == nil && (m.Subject == s.ns.Epoch(f.l.p) || object && m.Subject[len(s.ns)+1] == 'j') {
+			return f.next, true
 		}
 	}
-	return nil
+	return 0, false
 }
 
 // arrive lets the next message reach whoever follows.
 func (f *simFollow) arrive() {
 	f.c.s.mu.Lock()
 	defer f.c.s.mu.Unlock()
-	l := f.coming()
-	if l == nil {
+	at, ok := f.coming()
+	if !ok {
 		return
 	}
-	m, err := f.c.direct.Inbox().At(context.Background(), l.seq)
+	m, err := f.l.inner.At(context.Background(), at)
 	if err != nil {
 		panic(err) // the audit says that it is there
 	}
-	if l.answered() {
+	if f.l.p == theInbox && f.c.s.letters[at-1].answered() {
 		f.c.s.count("messages read again")
+	}
+	if f.l.p != theInbox {
+		f.c.s.count("messages followed by a standby")
 	}
 	f.next = m.Seq + 1
 	f.arrived <- m
@@ -586,7 +612,7 @@ func (w *simWriter) arrive() (a *simAppend) {
 	defer s.mu.Unlock()
 	a, w.sent = w.sent[0], w.sent[1:]
 	a.answer = s.mem.Append(s.ns.Stream(w.p), a.last, a.subject, a.messages...)
-	late := w.closed || w.c.closed
+	late := w.closed || w.c.closed || w.c.ended
 	if a.answer.Outcome == journal.Stored {
 		if late {
 			s.count("appends stored after their writer was closed")
@@ -610,4 +636,62 @@ func (w *simWriter) tell(a *simAppend) {
 	answer := a.answer
 	w.c.s.mu.Unlock()
 	w.answer(answer)
+}
+
+// simPeers is the way from a worker to the others.
+type simPeers struct{ c *simSession }
+
+// simWord is a word on its way to all others.
+type simWord struct {
+	c    *simSession
+	word Word
+}
+
+// Tell implements [Peers].
+func (p simPeers) Tell(w Word) {
+	p.c.s.mu.Lock()
+	defer p.c.s.mu.Unlock()
+	if !p.c.cannot() && !p.c.life.dead {
+		p.c.s.words = append(p.c.s.words, simWord{p.c, w})
+	}
+}
+
+// Probe implements [Peers]. All are connected to one server, which knows who has subscribed to what.
+func (p simPeers) Probe(ctx context.Context, worker string, life journal.Token) Presence {
+	s := p.c.s
+	presence, _ := askFor(ctx, p.c, opProbe, "probe "+worker, func(int) (Presence, error) { // no answer says nothing
+		for _, l := range s.lives {
+			for _, c := range l.sessions {
+				switch {
+				case c.nonce != life || c.closed || c.ended:
+				case l.stalled:
+					return Unsure, nil
+				default:
+					return Present, nil
+				}
+			}
+		}
+		s.count("workers found gone")
+		return Gone, nil
+	})
+	return presence
+}
+
+// spread lets a word reach whoever listens.
+func (s *sim) spread(w simWord) {
+	s.mu.Lock()
+	s.words = without(s.words, w)
+	var hear []func(Word)
+	for _, l := range s.lives {
+		for _, c := range l.sessions {
+			if c != w.c && c.hear != nil && !l.dead && !c.cannot() {
+				hear = append(hear, c.hear)
+			}
+		}
+	}
+	s.count("words heard")
+	s.mu.Unlock()
+	for _, h := range hear {
+		h(w.word)
+	}
 }

@@ -51,7 +51,8 @@ type delivery struct {
 	r       Request
 	try     int
 	copy    bool
-	life    *life // that has it
+	life    *life       // that has it
+	via     *simSession // through which it came; nil: within the process
 	epoch   journal.EpochID
 	acked   journal.Version
 	told    bool
@@ -146,7 +147,7 @@ func (s *sim) deliver(d *delivery, l *life) {
 	s.mu.Lock()
 	s.sending = without(s.sending, d)
 	if l == nil {
-		d.answer <- simAnswer{err: Errorf(Unavailable, "nobody listens")}
+		s.giveBack(d, Errorf(Unavailable, "nobody listens"))
 		s.mu.Unlock()
 		return
 	}
@@ -155,17 +156,26 @@ func (s *sim) deliver(d *delivery, l *life) {
 		d.epoch = ep.id
 	}
 	d.request.tried(d.epoch).all++
-	serve := l.serve[d.request.partition]
+	in, listens := l.serve[d.request.partition]
+	if s.probes && (!listens || in.c.closed || in.c.ended) {
+		s.giveBack(d, Errorf(Unavailable, "nobody listens"))
+		s.mu.Unlock()
+		return
+	}
+	d.via = in.c
 	s.delivered = append(s.delivered, d)
 	s.mu.Unlock()
-	if serve == nil {
+	serve := in.serve
+	if !listens {
 		serve = func(r Request, reply func(Reply, error)) { l.w.submit(s.ctx, r, reply) } // a caller in the process
 	}
 	serve(d.r, func(reply Reply, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if l.dead {
-			return // with the process
+		if l.dead || s.probes && (d.via.closed || d.via.ended) {
+			s.giveUp(d)
+			s.delivered = without(s.delivered, d)
+			return // it goes nowhere
 		}
 		if d.told {
 			s.failed("I3", "%s is answered twice", d.request)
@@ -177,6 +187,13 @@ func (s *sim) deliver(d *delivery, l *life) {
 			d.answer <- simAnswer{reply, err}
 		}
 	})
+}
+
+// giveBack answers for whoever is not there. Called with mu held.
+func (s *sim) giveBack(d *delivery, err error) {
+	if d.answer != nil {
+		d.answer <- simAnswer{err: err}
+	}
 }
 
 // giveUp tells whoever waits for a delivery that the connection is gone. Called with mu held.
@@ -205,8 +222,8 @@ func (s *sim) inspect(l *life, name string) {
 	st, err := l.w.State(s.ctx, "thing", name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil || l.dead {
-		return // unavailable, or of a store that fails
+	if err != nil || l.dead || l.unheard() {
+		return // unavailable, or of a store that fails, or told to nobody
 	}
 	s.count("looks from outside")
 	h := s.history(r.object)

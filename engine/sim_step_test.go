@@ -86,6 +86,7 @@ type event struct {
 	delivery *delivery
 	sync     *life
 	follow   *simFollow // the next message for whoever follows
+	word     *simWord
 }
 
 func (e event) String() string {
@@ -101,6 +102,8 @@ func (e event) String() string {
 		return fmt.Sprintf("%s: sync round", e.sync)
 	case e.follow != nil:
 		return e.follow.String()
+	case e.word != nil:
+		return fmt.Sprintf("%s: word %s", e.word.c, e.word.word)
 	}
 	return fmt.Sprintf("%s, try %d", e.delivery.request, e.delivery.try)
 }
@@ -115,12 +118,12 @@ func (s *sim) possible() (events []event) {
 	defer s.mu.Unlock()
 	for _, o := range s.ops {
 		slow := o.slow() && time.Since(o.asked) < simSlow
-		if !slow && (!o.life.stalled || o.session == nil) {
+		if !slow && (!o.stuck() || o.session == nil) {
 			events = append(events, event{op: o})
 		}
 	}
 	for _, w := range s.writers {
-		if w.c.life.stalled || w.c.closed || w.closed {
+		if w.c.cannot() || w.closed {
 			continue
 		}
 		for _, a := range w.arrived {
@@ -131,9 +134,12 @@ func (s *sim) possible() (events []event) {
 		}
 	}
 	for _, f := range s.follows {
-		if f.coming() != nil {
+		if _, ok := f.coming(); ok {
 			events = append(events, event{follow: f})
 		}
+	}
+	for _, w := range s.words {
+		events = append(events, event{word: &w})
 	}
 	for _, d := range s.sending {
 		events = append(events, event{delivery: d})
@@ -173,6 +179,8 @@ func (s *sim) happen(e event, half bool) {
 		s.sync(e.sync)
 	case e.follow != nil:
 		e.follow.arrive()
+	case e.word != nil:
+		s.spread(*e.word)
 	default:
 		s.deliver(e.delivery, s.owner(e.delivery))
 	}
@@ -230,7 +238,7 @@ func (s *sim) do(st simStep) {
 		}
 	case stepGo, stepHalf:
 		if e, ok := pick(s.appends(st.kind == stepHalf && st.a>>16%2 == 0), st.a); ok {
-			s.happen(e, st.kind == stepHalf && e.append == nil && e.delivery == nil && e.sync == nil && e.follow == nil)
+			s.happen(e, st.kind == stepHalf && e.append == nil && e.delivery == nil && e.sync == nil && e.follow == nil && e.word == nil)
 		}
 	case stepSettle:
 		s.say("all that is under way arrives")
@@ -297,6 +305,11 @@ func (s *sim) spoil(st simStep) {
 	case e.follow != nil:
 		s.say("  %s ends", e)
 		e.follow.lose()
+	case e.word != nil:
+		s.say("  %s is lost", e)
+		s.mu.Lock()
+		s.words = without(s.words, *e.word)
+		s.mu.Unlock()
 	case e.delivery != nil:
 		s.say("  %s is lost", e)
 		s.mu.Lock()
@@ -321,8 +334,7 @@ func (s *sim) doToWorkers(st simStep) {
 		s.startOne(st.a)
 	case stepCut:
 		if some && len(l.sessions) > 0 {
-			s.say("%s is cut", l.sessions[len(l.sessions)-1])
-			l.sessions[len(l.sessions)-1].Close()
+			s.cutOne(l.sessions[len(l.sessions)-1], st.a>>8)
 		}
 	case stepKill:
 		if some {
@@ -382,6 +394,25 @@ func (s *sim) doToWorkers(st simStep) {
 		}
 	}
 	s.rest()
+}
+
+// cutOne ends a connection. Where callers come through connections only, the worker may hear of it later.
+func (s *sim) cutOne(c *simSession, a uint32) {
+	if !s.probes || c.ended || c.closed || a%2 == 0 {
+		s.say("%s is cut", c)
+		c.Close()
+		return
+	}
+	s.say("%s is ended by the server, and nobody tells the worker", c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count("connections that ended unnoticed")
+	c.ended = true
+	for _, d := range s.delivered {
+		if d.via == c {
+			s.giveUp(d)
+		}
+	}
 }
 
 // place changes what the share is asked to be.
@@ -451,7 +482,7 @@ func (s *sim) killOne(l *life) {
 // ghost lets something happen whose sender has given up or is gone; or forgets all of it.
 func (s *sim) ghost(st simStep) {
 	s.mu.Lock()
-	late := slices.DeleteFunc(slices.Clone(s.writers), func(w *simWriter) bool { return !w.closed && !w.c.closed })
+	late := slices.DeleteFunc(slices.Clone(s.writers), func(w *simWriter) bool { return !w.closed && !w.c.closed && !w.c.ended })
 	n := len(late) + len(s.ghosts)
 	if st.kind == stepForget || n == 0 {
 		for _, w := range late {

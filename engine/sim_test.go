@@ -30,11 +30,11 @@ const (
 // simReached is what the stories have to come to, or they prove less than they seem to.
 var simReached = []string{"answers lost", "answers of a replica that is behind", "appends lost", "appends refused",
 	"appends stored after their writer was closed", "changes that came late", "epochs", "epochs taken from another worker",
-	"alarms of the inbox accepted", "answered messages lost", "checkpoints", "dead letters", "messages answered", "messages not run", "messages purged",
+	"alarms of the inbox accepted", "answered messages lost", "checkpoints", "connections that ended unnoticed", "dead letters", "messages answered", "messages followed by a standby", "messages not run", "messages purged",
 	"messages read again", "objects held", "repeats of publishers", "slow objects held",
 	"failures of the store", "kills", "partitions handed over", "looks from outside", "late appends refused", "losses accepted", "own ids found in the store", "power cuts",
 	"records of several commits", "repeats answered", "replies read back from a record", "snapshot records",
-	"snapshot records of several parts", "snapshot records used", "spills of a replay", "states written"}
+	"snapshot records of several parts", "snapshot records used", "spills of a replay", "states written", "words heard", "workers found gone"}
 
 // TestSimulation tells stories from seeds, in as many processes as there are cores: one core each, so that a seed tells
 // the same story every time.

@@ -57,6 +57,7 @@ type sim struct {
 	ghosts    []*simOp // changes that are under way although whoever sent them has given up
 	writers   []*simWriter
 	follows   []*simFollow
+	words     []simWord
 	sending   []*delivery
 	delivered []*delivery
 	requests  []*simRequest // by number, from 1
@@ -86,6 +87,8 @@ type profile struct {
 	purge, durable      bool
 	lossy               bool // the journal may lose its end
 	slowLease           bool // a change of a lease is done at once, and its answer takes nearly as long as it may
+	standby             bool // workers follow what they would own next
+	probes              bool // callers come through connections only, and workers probe each other
 	planted             bool // a property fails that no worker breaks, for the test of shrinking
 	immediate           [opKinds]bool
 	recordMax           int
@@ -103,6 +106,7 @@ const (
 	simAckTimeout = 3101 * time.Millisecond
 	simTurn       = 5003 * time.Millisecond
 	simSendRetry  = 409 * time.Millisecond
+	simProbe      = 211 * time.Millisecond
 	simMoment     = 1009 * time.Nanosecond
 	simSlow       = 930 * time.Millisecond
 )
@@ -143,6 +147,7 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(6) == 0 {
 		p.ackTimeout = 2*drainFor + simAckTimeout
 	}
+	p.standby, p.probes = r.IntN(4) == 0, r.IntN(5) == 0
 	if r.IntN(6) == 0 {
 		p.slowLease, p.immediate[opLease] = true, false
 	}

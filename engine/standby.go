@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -186,8 +188,11 @@ func (s *session) follow(ctx context.Context, p int) error {
 	err = f.run(ctx)
 	f.unread()
 	defer f.ep.end(errStopped)
-	if errors.Is(context.Cause(s.w.life), errKilled) {
+	switch cause := context.Cause(s.w.life); {
+	case errors.Is(cause, errKilled):
 		return nil
+	case cause != nil && !errors.Is(cause, errDrain):
+		return err // a write failed, and what it was to write is not known any more: another one would leave half a state
 	}
 	return errors.Join(err, f.flush())
 }
@@ -290,12 +295,11 @@ func (f *follower) run(ctx context.Context) error {
 	})
 	tick := time.NewTicker(copyEvery)
 	defer tick.Stop()
-	f.ep.w.running.Go(func() { f.sweep(following) }) // it may wait for a read that takes long
-	var until journal.Seq                            // 0: not to end yet
+	var until journal.Seq // 0: not to end yet
 	var late <-chan time.Time
 	for until == 0 || f.at.Seq < until {
 		if f.stop == nil && until == 0 && !f.behind() {
-			if err := f.read(); err != nil {
+			if err := f.read(following); err != nil {
 				return err
 			}
 		}
@@ -320,6 +324,7 @@ func (f *follower) run(ctx context.Context) error {
 			err = f.take(following, m)
 		case do := <-f.asks:
 			do()
+			err = context.Cause(f.ep.w.life) // a write of it may have failed
 		case <-tick.C:
 			f.forget()
 			err = f.flush()
@@ -507,8 +512,8 @@ func (f *follower) save(id snapshot.ID, r *replayed) error {
 
 // flush brings the store to where the copies are.
 func (f *follower) flush() error {
-	for id, r := range f.copies {
-		if err := f.save(id, r); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(f.copies)) {
+		if err := f.save(id, f.copies[id]); err != nil {
 			return err
 		}
 	}

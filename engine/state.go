@@ -333,7 +333,14 @@ func (s *state) flush(store snapshot.Store, b base, folded []byte) error {
 	if folded != nil {
 		batch.Entries = append(batch.Entries, snapshot.Entry{Space: snapshot.State, Value: toStore(folded)})
 	}
-	batch.Entries = s.once.flush(batch.Entries, s.tail[:n], b.At)
+	var below snapshot.Reader
+	if s.stored {
+		below = store
+	}
+	var err error
+	if batch.Entries, err = s.once.flush(batch.Entries, below, s.id, s.tail[:n], s.tail[n:], b.At); err != nil {
+		return err
+	}
 	meta, err := json.Marshal(b)
 	if err != nil {
 		return fmt.Errorf("snapshot of %s: %w", s.id, err)

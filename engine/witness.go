@@ -121,7 +121,7 @@ func (s *session) raise(alarm *journal.WentBackError) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("have the witness keep %q: %w", alarm, err)
+			return fmt.Errorf("have the witness keep %q: %w", alarm, err) //nolint:errorlint // it is not the alarm: nobody has it yet
 		}
 		return nil
 	}

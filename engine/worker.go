@@ -35,6 +35,8 @@ type Worker struct {
 	when   thresholds
 	bounds bounds
 
+	probeEvery time.Duration
+
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
 	handing chan struct{}  // has an element while a partition is handed over
@@ -60,7 +62,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), copies: make([]atomic.Pointer[follower], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
-		when: usual, bounds: usualBounds, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
+		when: usual, bounds: usualBounds, probeEvery: probeEvery, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.client = NewClient(w.Nearest())
 	w.client.now = w.clock.Now
 	w.life, w.kill = context.WithCancelCause(context.Background())
@@ -83,7 +85,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer unlink()
 	defer w.leave()
 	w.remember()
-	w.running.Go(func() { w.checkDisk(life) })
+	serving, served := context.WithCancel(context.Background()) // it serves while it drains, too
+	defer served()
+	w.running.Go(func() { w.checkDisk(serving) })
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		began := w.awake()
 		err := w.session(life)

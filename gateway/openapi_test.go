@@ -93,6 +93,9 @@ func TestTheDescriptionIsOpenAPI(t *testing.T) {
 func there(doc any, ref string) bool {
 	for _, step := range strings.Split(strings.TrimPrefix(ref, "#/"), "/") {
 		in, ok := doc.(map[string]any)
+		if !ok {
+			return false
+		}
 		if doc, ok = in[step]; !ok {
 			return false
 		}

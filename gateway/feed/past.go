@@ -65,7 +65,7 @@ func (l *Listener) readUp(ctx context.Context, o *out, p int, low journal.Seq, o
 		unlink()
 		stop()
 		if !ended {
-			<-failed
+			<-failed //nolint:errcheck // nobody asks any more
 		}
 	}()
 	c := &l.since[p]

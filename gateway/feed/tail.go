@@ -84,7 +84,7 @@ func (t *tail) run() {
 		}
 	})
 	following.Wait()
-	if cause := context.Cause(t.ctx); cause != errNobody && cause != errClosing {
+	if cause := context.Cause(t.ctx); !errors.Is(cause, errNobody) && !errors.Is(cause, errClosing) {
 		t.cfg.Log.Warn("the feed ended; listeners go on with another", "err", cause)
 	}
 }

@@ -24,7 +24,6 @@ type world struct {
 	t          testing.TB
 	m          *journaltest.Memory
 	partitions int
-	held       chan struct{} // nil, or what Durable waits for
 
 	mu       sync.Mutex
 	epochs   []journal.EpochID        // by partition

@@ -235,10 +235,7 @@ func cutMachine(t *testing.T, random *rand.Rand, n int) (holes int) {
 }
 
 func cutAndCheck(t *testing.T, m *machine, l *load, s *synced, random *rand.Rand) (holes int) {
-	to, err := os.MkdirTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	to := t.TempDir()
 	c := cut{t: t, from: m.dir, to: to, random: random}
 	answered := c.take(l, s)
 	c.check(answered)

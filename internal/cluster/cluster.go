@@ -227,7 +227,7 @@ func (c *Cluster) Ready(ctx context.Context) error { return ready(ctx, c.All()) 
 func ready(ctx context.Context, list []*Process) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	each(list, func(p *Process) error {
+	_ = each(list, func(p *Process) error { // the cause has it
 		err := p.Ready(ctx)
 		if err != nil {
 			cancel(err)

@@ -177,7 +177,7 @@ func setAside(dir string, opts Options, reason error) error {
 		aside = fmt.Sprintf("%s.corrupt-%d", dir, at)
 	}
 	if err := opts.FS.Rename(dir, aside); err != nil {
-		return fmt.Errorf("set the folder aside: %w (it has to be: %v)", err, reason) // not errDamaged: it is still there
+		return fmt.Errorf("set the folder aside: %w (it has to be: %v)", err, reason) //nolint:errorlint // not errDamaged: it is still there
 	}
 	opts.Logger.Warn("snapshot store is damaged and begins empty; objects are rebuilt from the journal",
 		"dir", dir, "aside", aside, "hint", "the folder that was set aside is not used again and may be deleted", "err", reason)

@@ -59,7 +59,7 @@ func apply(ctx context.Context, db *sql.DB, batch []event) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // does nothing after the commit
+	defer func() { _ = tx.Rollback() }() // does nothing after the commit
 	for _, e := range batch {
 		if e.Event != "change" {
 			continue
