@@ -84,22 +84,22 @@ func TestWhoShares(t *testing.T) {
 		drained []string
 		want    string
 	}{
-		"all":                    {roster{"a": {on("", false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "a b"},
-		"a closed one":           {roster{"a": {on("", true), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"a silent one":           {roster{"a": {on("", false), 7800 * time.Millisecond}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"one that leaves":        {roster{"a": {on(leaving, false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"one that joins":         {roster{"a": {on(joining, false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"only one that joins":    {roster{"a": {on(joining, false), 9 * time.Second}, "b": {on(leaving, false), 8 * time.Second}}, nil, "a"},
-		"a drained one":          {roster{"a": {on("", false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, []string{"a"}, "b"},
-		"all drained":            {roster{"a": {on("", false), 9 * time.Second}, "b": {on(joining, false), 8 * time.Second}}, []string{"a", "b"}, "a b"},
-		"joining before drained": {roster{"a": {on("", false), 9 * time.Second}, "b": {on(joining, false), 8 * time.Second}}, []string{"a"}, "b"},
-		"nobody":                 {roster{"a": {on(leaving, false), 9 * time.Second}}, nil, ""},
+		"all":                    {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "a b"},
+		"a closed one":           {roster{"a": {on("", true), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"a silent one":           {roster{"a": {on("", false), 7800 * time.Millisecond, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"one that leaves":        {roster{"a": {on(leaving, false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"one that joins":         {roster{"a": {on(joining, false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"only one that joins":    {roster{"a": {on(joining, false), 9 * time.Second, 0}, "b": {on(leaving, false), 8 * time.Second, 0}}, nil, "a"},
+		"a drained one":          {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, []string{"a"}, "b"},
+		"all drained":            {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on(joining, false), 8 * time.Second, 0}}, []string{"a", "b"}, "a b"},
+		"joining before drained": {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on(joining, false), 8 * time.Second, 0}}, []string{"a"}, "b"},
+		"nobody":                 {roster{"a": {on(leaving, false), 9 * time.Second, 0}}, nil, ""},
 	} {
 		if got, _ := c.roster.workers(10*time.Second, c.drained); strings.Join(got, " ") != c.want {
 			t.Errorf("%s: %q share; want %q", name, got, c.want)
 		}
 	}
-	r := roster{"a": {on("", false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}
+	r := roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}
 	if _, next := r.workers(10*time.Second, nil); next != 10200*time.Millisecond {
 		t.Errorf("the next one may be dead at %v", next)
 	}

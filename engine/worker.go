@@ -35,6 +35,7 @@ type Worker struct {
 	bounds bounds
 
 	probeEvery time.Duration
+	leasesEach int
 
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
@@ -61,7 +62,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
 		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
-		when: usual, bounds: usualBounds, probeEvery: probeEvery, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
+		when: usual, bounds: usualBounds, probeEvery: probeEvery, leasesEach: leasesEach, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.client = NewClient(w.Nearest())
 	w.client.now = w.clock.Now
 	w.life, w.kill = context.WithCancelCause(context.Background())

@@ -243,4 +243,3 @@ func (s *servers) stop() {
 	_ = s.in.Close() // it ends then
 	_ = s.cmd.Wait()
 }
-
