@@ -1,7 +1,7 @@
 // Scale measures what bounds a namespace: what each subject, stream, subscription and worker costs the servers, in memory, processor and time
 // of a restart. docs/scale.md has what it found.
 //
-//	go run ./internal/scale [-rows subjects,streams,replicas,subscriptions,workers] [-for 8s]
+//	go run ./internal/scale [-rows subjects,streams,replicas,subscriptions,objects,workers,pair] [-for 8s]
 //
 // Servers run in a process of their own, which is asked for its memory and time, so that what workers cost is told apart.
 package main
@@ -10,17 +10,20 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == serversCommand {
-		if err := runServers(os.Args[2:], os.Stdin, os.Stdout); err != nil {
-			fatal(err)
+	if len(os.Args) > 1 {
+		if run := children[os.Args[1]]; run != nil {
+			if err := run(os.Args[2:], os.Stdin, os.Stdout); err != nil {
+				fatal(err)
+			}
+			return
 		}
-		return
 	}
 	var names []string
 	for _, r := range rows {
@@ -48,7 +51,11 @@ var rows = []row{
 	{"replicas", func(dir string, idle time.Duration) error { return streams(dir, idle, 3, 1, 17, 65) }},
 	{"subscriptions", subscriptions},
 	{"workers", workers},
+	{"pair", pair},
 }
+
+// children are what the program is in processes of its own.
+var children = map[string]func(args []string, in io.Reader, out io.Writer) error{serversCommand: runServers, workerCommand: runWorker}
 
 func measure(name string, idle time.Duration) error {
 	for _, r := range rows {

@@ -159,14 +159,12 @@ func subscriptions(dir string, _ time.Duration) error {
 
 type counter struct{}
 
-func (*counter) Value(engine.View, engine.None) (int64, error) { return 0, nil }
-
 // workers has so many workers of one namespace in this process, each with its own connections, and nobody who asks for anything.
 func workers(dir string, idle time.Duration) error {
 	const partitions = 16
 	fmt.Printf("%d partitions, lease term %v\n\n| workers | server: cores | messages/s | heap, MiB | subscriptions | workers: cores | heap, MiB | all owned after, s |\n"+
 		"| --- | --- | --- | --- | --- | --- | --- | --- |\n", partitions, leaseTerm)
-	for _, n := range []int{1, 2, 5, 10, 20, 50} {
+	for _, n := range []int{1, 2, 5, 10, 20, 50, 100} {
 		if err := crew(filepath.Join(dir, fmt.Sprint(n)), n, partitions, idle); err != nil {
 			return err
 		}
@@ -220,7 +218,7 @@ func crew(dir string, n, partitions int, idle time.Duration) error {
 
 func newWorker(id, url string, partitions int) (*engine.Worker, error) {
 	var w *engine.Worker
-	w, err := engine.New(engine.Config{ID: id, Namespace: ns, Partitions: partitions, Classes: []engine.AnyClass{engine.Class[counter]{Name: "counter"}},
+	w, err := engine.New(engine.Config{ID: id, Namespace: ns, Partitions: partitions, Classes: []engine.AnyClass{counters},
 		Store: snapshot.NewMemory(), OnlyNATS: true, LeaseTerm: leaseTerm,
 		Connect: func(ctx context.Context) (journal.Session, error) {
 			return jetstream.Dial(ctx, jetstream.Config{Dial: func(options ...nats.Option) (*nats.Conn, error) { return nats.Connect(url, options...) }, Namespace: ns})

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -32,6 +29,7 @@ type usage struct {
 	CPU           time.Duration `json:"cpu"`
 	Messages      int64         `json:"messages"` // that clients sent
 	Subscriptions uint32        `json:"subscriptions"`
+	Owned         int           `json:"owned"` // partitions of a worker
 }
 
 func (u usage) mib() float64 { return float64(u.Heap) / (1 << 20) }
@@ -74,25 +72,19 @@ func runServers(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	answers := json.NewEncoder(out)
-	for lines := bufio.NewScanner(in); ; {
+	return answerAll(in, out, func() (usage, error) {
 		u := own()
 		u.URL = list[0].ClientURL()
 		for _, s := range list {
 			u.Subscriptions += s.NumSubscriptions()
 			v, err := s.Varz(nil)
 			if err != nil {
-				return err
+				return u, err
 			}
 			u.Messages += v.InMsgs
 		}
-		if err := answers.Encode(u); err != nil {
-			return err
-		}
-		if !lines.Scan() {
-			return lines.Err()
-		}
-	}
+		return u, nil
+	})
 }
 
 func startServers(dir string, n int) (list []*server.Server, err error) {
@@ -146,35 +138,20 @@ func freePort() (int, error) {
 
 // servers are servers in a process of their own.
 type servers struct {
-	cmd     *exec.Cmd
-	in      io.WriteCloser
-	answers *json.Decoder
-	nc      *nats.Conn
-	took    time.Duration // until JetStream had all its streams
+	*child
+	nc   *nats.Conn
+	took time.Duration // until JetStream had all its streams
 }
 
 // start starts servers over a folder, and waits until they have as many streams as are expected there.
 func start(dir string, n, streams int) (s *servers, err error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	began := time.Now()
-	s = &servers{cmd: exec.Command(program, serversCommand, dir, strconv.Itoa(n))}
-	s.cmd.Stderr = os.Stderr
-	if s.in, err = s.cmd.StdinPipe(); err != nil {
+	s = &servers{}
+	if s.child, err = spawn(nil, serversCommand, dir, strconv.Itoa(n)); err != nil {
 		return nil, err
 	}
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	s.answers = json.NewDecoder(out)
-	var u usage
-	if err = s.answers.Decode(&u); err == nil {
+	u, err := s.answer()
+	if err == nil {
 		s.nc, err = nats.Connect(u.URL)
 	}
 	if err == nil {
@@ -208,13 +185,6 @@ func (s *servers) await(streams int) error {
 	return err
 }
 
-func (s *servers) usage() (u usage, err error) {
-	if _, err = io.WriteString(s.in, "\n"); err == nil {
-		err = s.answers.Decode(&u)
-	}
-	return u, err
-}
-
 // idle is what the servers, and this process, take a second while nobody asks for anything.
 func (s *servers) idle(d time.Duration) (theirs, ours float64, messages float64, at usage, err error) {
 	<-time.After(settleFor)
@@ -240,6 +210,5 @@ func (s *servers) stop() {
 	if s.nc != nil {
 		s.nc.Close()
 	}
-	_ = s.in.Close() // it ends then
-	_ = s.cmd.Wait()
+	s.child.stop()
 }
