@@ -50,6 +50,7 @@ var rows = []row{
 	{"streams", func(dir string, idle time.Duration) error { return streams(dir, idle, 1, 1, 17, 65, 257) }},
 	{"replicas", func(dir string, idle time.Duration) error { return streams(dir, idle, 3, 1, 17, 65) }},
 	{"subscriptions", subscriptions},
+	{"objects", objects},
 	{"workers", workers},
 	{"pair", pair},
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/natsbus"
+	"github.com/perdure/perdure/snapshot"
 )
 
 // workerCommand is the argument by which the program is a worker: the server, and its name.
@@ -25,7 +26,7 @@ func runWorker(args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("want a server and a name")
 	}
-	w, err := newWorker(args[1], args[0], pairPartitions)
+	w, err := newWorker(args[1], args[0], pairPartitions, snapshot.NewMemory())
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,11 @@ func (*counter) Increment(ctx *engine.Ctx, _ engine.None) (int64, error) {
 // Value is the count.
 func (*counter) Value(v engine.View, _ engine.None) (int64, error) { return count.Get(v), nil }
 
-var counters = engine.Class[counter]{Name: "counter"}
+// counters stay in memory, passing ones leave it at once.
+var (
+	counters = engine.Class[counter]{Name: "counter", Limits: engine.Limits{Idle: 24 * time.Hour}}
+	passing  = engine.Class[counter]{Name: "passing", Limits: engine.Limits{Idle: time.Second}}
+)
 
 // pair compares two workers with one: the same two processes of one core each, of which one is drained in every other round.
 func pair(dir string, _ time.Duration) error {

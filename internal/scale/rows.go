@@ -194,7 +194,7 @@ func crew(dir string, n, partitions int, idle time.Duration) error {
 	began := time.Now()
 	var all []*engine.Worker
 	for i := range n {
-		w, err := newWorker(fmt.Sprintf("w%02d", i), url, partitions)
+		w, err := newWorker(fmt.Sprintf("w%02d", i), url, partitions, snapshot.NewMemory())
 		if err != nil {
 			return err
 		}
@@ -216,10 +216,10 @@ func crew(dir string, n, partitions int, idle time.Duration) error {
 	return nil
 }
 
-func newWorker(id, url string, partitions int) (*engine.Worker, error) {
+func newWorker(id, url string, partitions int, store snapshot.Store) (*engine.Worker, error) {
 	var w *engine.Worker
-	w, err := engine.New(engine.Config{ID: id, Namespace: ns, Partitions: partitions, Classes: []engine.AnyClass{counters},
-		Store: snapshot.NewMemory(), OnlyNATS: true, LeaseTerm: leaseTerm,
+	w, err := engine.New(engine.Config{ID: id, Namespace: ns, Partitions: partitions, Classes: []engine.AnyClass{counters, passing},
+		Store: store, MemoryBytes: 8 << 30, OnlyNATS: true, LeaseTerm: leaseTerm,
 		Connect: func(ctx context.Context) (journal.Session, error) {
 			return jetstream.Dial(ctx, jetstream.Config{Dial: func(options ...nats.Option) (*nats.Conn, error) { return nats.Connect(url, options...) }, Namespace: ns})
 		},
