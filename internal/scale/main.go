@@ -7,6 +7,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +32,10 @@ func main() {
 	}
 	only := flag.String("rows", strings.Join(names, ","), "what is measured")
 	idle := flag.Duration("for", 8*time.Second, "how long an idle system is watched")
+	flag.Func("workers", "how many workers the row of that name has; 1,2,5,10,20,50,100", func(list string) error {
+		crews = nil
+		return json.Unmarshal([]byte("["+list+"]"), &crews)
+	})
 	flag.Parse()
 	for _, name := range strings.Split(*only, ",") {
 		if err := measure(name, *idle); err != nil {
@@ -54,6 +59,9 @@ var rows = []row{
 	{"workers", workers},
 	{"pair", pair},
 }
+
+// crews are the sizes of the row workers.
+var crews = []int{1, 2, 5, 10, 20, 50, 100}
 
 // children are what the program is in processes of its own.
 var children = map[string]func(args []string, in io.Reader, out io.Writer) error{serversCommand: runServers, workerCommand: runWorker}

@@ -164,7 +164,7 @@ func workers(dir string, idle time.Duration) error {
 	const partitions = 16
 	fmt.Printf("%d partitions, lease term %v\n\n| workers | server: cores | messages/s | heap, MiB | subscriptions | workers: cores | heap, MiB | all owned after, s |\n"+
 		"| --- | --- | --- | --- | --- | --- | --- | --- |\n", partitions, leaseTerm)
-	for _, n := range []int{1, 2, 5, 10, 20, 50, 100} {
+	for _, n := range crews {
 		if err := crew(filepath.Join(dir, fmt.Sprint(n)), n, partitions, idle); err != nil {
 			return err
 		}
