@@ -1,7 +1,7 @@
 // Scale measures what bounds a namespace: what each subject, stream, subscription and worker costs the servers, in memory, processor and time
 // of a restart. docs/scale.md has what it found.
 //
-//	go run ./internal/scale [-rows subjects,streams,replicas,subscriptions,objects,workers,pair] [-for 8s]
+//	go run ./internal/scale [-rows subjects,streams,replicas,subscriptions,routes,objects,workers,pair] [-for 8s]
 //
 // Servers run in a process of their own, which is asked for its memory and time, so that what workers cost is told apart.
 package main
@@ -54,7 +54,8 @@ var rows = []row{
 	{"subjects", subjects},
 	{"streams", func(dir string, idle time.Duration) error { return streams(dir, idle, 1, 1, 17, 65, 257) }},
 	{"replicas", func(dir string, idle time.Duration) error { return streams(dir, idle, 3, 1, 17, 65) }},
-	{"subscriptions", subscriptions},
+	{"subscriptions", func(dir string, _ time.Duration) error { return subscriptions(dir, 1) }},
+	{"routes", func(dir string, _ time.Duration) error { return subscriptions(dir, 3) }},
 	{"objects", objects},
 	{"workers", workers},
 	{"pair", pair},

@@ -132,13 +132,13 @@ func streams(dir string, idle time.Duration, replicas int, partitions ...int) er
 }
 
 // subscriptions has one connection subscribe to the slots of whole namespaces, as owners do.
-func subscriptions(dir string, _ time.Duration) error {
-	s, err := start(dir, 1, 0)
+func subscriptions(dir string, servers int) error {
+	s, err := start(dir, servers, 0)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	fmt.Println("| subscriptions | server's heap, MiB | worker's heap, MiB |\n| --- | --- | --- |")
+	fmt.Printf("| subscriptions, known to %d servers | their heap, MiB | worker's heap, MiB |\n| --- | --- | --- |\n", servers)
 	for n := 0; ; n++ {
 		u, err := s.usage()
 		if err != nil {
