@@ -22,37 +22,50 @@ import (
 // more than his share, rounded up, so few move when a worker comes or goes. A partition that somebody has moved stays with
 // the worker that it was moved to while that is one of them. Nobody gets any if there are no workers.
 func assign(partitions int, workers []string, moved map[int]string) []string {
+	return deal(partitions, workers, moved, rank(partitions, workers))
+}
+
+// choice is a worker for a partition, and how much it is for it.
+type choice struct {
+	weight uint64
+	p      int
+	worker string
+}
+
+// rank are all choices that there are, the best ones first.
+func rank(partitions int, workers []string) []choice {
+	choices := make([]choice, 0, partitions*len(workers))
+	for p := range partitions {
+		for _, worker := range workers {
+			choices = append(choices, choice{weigh(worker, p), p, worker})
+		}
+	}
+	slices.SortFunc(choices, func(a, b choice) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.p, b.p), cmp.Compare(a.worker, b.worker))
+	})
+	return choices
+}
+
+// deal gives each partition to one of the workers. The choices may be among more workers than those.
+func deal(partitions int, workers []string, moved map[int]string, choices []choice) []string {
 	owners := make([]string, partitions)
 	if len(workers) == 0 {
 		return owners
 	}
 	load := map[string]int{}
+	for _, worker := range workers {
+		load[worker] = 0
+	}
 	for p, to := range moved {
-		if p < partitions && slices.Contains(workers, to) {
+		if _, there := load[to]; there && p < partitions {
 			owners[p] = to
 			load[to]++
 		}
 	}
-	type pair struct {
-		weight uint64
-		p      int
-		worker string
-	}
-	var pairs []pair
-	for p := range partitions {
-		for _, worker := range workers {
-			if owners[p] == "" {
-				pairs = append(pairs, pair{weigh(worker, p), p, worker})
-			}
-		}
-	}
-	slices.SortFunc(pairs, func(a, b pair) int {
-		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.p, b.p), cmp.Compare(a.worker, b.worker))
-	})
 	most := (partitions + len(workers) - 1) / len(workers)
 	for _, pass := range []int{most, partitions} { // what was moved may leave too little room for the first
-		for _, c := range pairs {
-			if owners[c.p] == "" && load[c.worker] < pass {
+		for _, c := range choices {
+			if n, there := load[c.worker]; there && owners[c.p] == "" && n < pass {
 				owners[c.p] = c.worker
 				load[c.worker]++
 			}
@@ -72,8 +85,12 @@ type share struct {
 // assignNext gives each partition to the worker that would own it if its owner were not there: nobody if he is the only one.
 func assignNext(owners, workers []string, moved map[int]string) []string {
 	next := make([]string, len(owners))
+	choices := rank(len(owners), workers)
 	for _, gone := range workers {
-		without := assign(len(owners), slices.DeleteFunc(slices.Clone(workers), func(w string) bool { return w == gone }), moved)
+		if !slices.Contains(owners, gone) {
+			continue
+		}
+		without := deal(len(owners), slices.DeleteFunc(slices.Clone(workers), func(w string) bool { return w == gone }), moved, choices)
 		for p, owner := range owners {
 			if owner == gone {
 				next[p] = without[p]

@@ -75,6 +75,28 @@ func TestFewPartitionsMove(t *testing.T) {
 	}
 }
 
+func BenchmarkAssign(b *testing.B) {
+	for _, n := range []int{10, 100} {
+		var workers []string
+		for i := range n {
+			workers = append(workers, fmt.Sprint("worker-", i))
+		}
+		for _, partitions := range []int{16, 256} {
+			owners := assign(partitions, workers, nil)
+			b.Run(fmt.Sprintf("workers=%d/partitions=%d", n, partitions), func(b *testing.B) {
+				for b.Loop() {
+					assign(partitions, workers, nil)
+				}
+			})
+			b.Run(fmt.Sprintf("workers=%d/partitions=%d/next", n, partitions), func(b *testing.B) {
+				for b.Loop() {
+					assignNext(owners, workers, nil)
+				}
+			})
+		}
+	}
+}
+
 func TestWhoShares(t *testing.T) {
 	const term = 2 * time.Second
 	on := func(s standing, closed bool) lease {
