@@ -26,7 +26,9 @@ const newerFormat = journal.Format + 1
 func (w *world) skewed(id, version string, reads int, how ...func(*Config)) *Worker {
 	w.t.Helper()
 	cfg := Config{ID: id, Partitions: worldPartitions, Classes: []AnyClass{registers, ledgers}, Store: snapshot.NewMemory(), LeaseTerm: 2 * time.Second,
-		Version: version, Connect: func(context.Context) (journal.Session, error) { return w.server.Session("objects", worldPartitions), nil }}
+		Version: version, Connect: func(context.Context) (journal.Session, error) {
+			return w.server.Session("objects", worldPartitions), nil
+		}}
 	for _, f := range how {
 		f(&cfg)
 	}
@@ -255,7 +257,7 @@ func TestLeasesOfWorkersThatHaveEndedAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "both leases are gone", func() bool {
-		leases := must(readLeases(t.Context(), w.meta()))(t)
+		leases := must(readLeases(t.Context(), w.meta(), everybody))(t)
 		if err := idle.forget(t.Context(), leases, idle.w.clock.Boot()); err != nil {
 			t.Fatal(err)
 		}
