@@ -36,7 +36,7 @@ type drillFlags struct {
 	objects, callers                       int
 	rate                                   float64
 	long, every, down, pause               time.Duration
-	pauseOnly                              bool
+	pauseOnly, standby                     bool
 	seed                                   uint64
 	kinds                                  map[drill.Kind]bool
 	chosen                                 []drill.Target
@@ -52,7 +52,7 @@ every answer against the journal and the objects: what was acknowledged, what of
 and for how long objects did not answer.
 
 --local 1 starts a perdure dev of its own in a temporary folder and kills that; --local 3 a cluster of three workers, with
---servers and --gateways, each a process. A running system is disturbed only by commands
+--servers and --gateways, each a process, and with --standby workers that follow each other's partitions. A running system is disturbed only by commands
 that you give: {} in them is the name of one of the --target, and no shell reads them. Without targets it kills nothing: do
 it by hand. The objects, <prefix>0, <prefix>1 and so on, are there afterwards.
 
@@ -82,6 +82,7 @@ func (f *drillFlags) add(c *cobra.Command) {
 	flags.IntVar(&f.local, "local", 0, "start a system of its own: 1: perdure dev; more: a cluster with so many workers; 0: drill the one that runs")
 	flags.IntVar(&f.servers, "servers", 1, "of a cluster of its own: NATS servers, 1, 3 or 5")
 	flags.IntVar(&f.gateways, "gateways", 0, "of a cluster of its own: gateways, through which calls go then")
+	flags.BoolVar(&f.standby, "standby", false, "of a cluster of its own: workers follow the partitions that they would own next")
 	flags.StringVar(&f.sync, "sync", "always", "of --local 1: always, or how often the log is synced to disk")
 	flags.StringSliceVar(&f.urls, "url", nil, "call through these gateways, over HTTP; default: over NATS")
 	flags.StringSliceVar(&f.targets, "target", nil, "what may be killed, as KIND/NAME; the kinds are worker, server and gateway")
@@ -119,8 +120,8 @@ func (f *drillFlags) check(c *cobra.Command) (err error) {
 	switch set := c.Flags().Changed; {
 	case f.local < 0 || f.local > drillWorkersMax:
 		return usage(c, "--local is %d; want 1 to %d workers, or 0 to drill the system that runs", f.local, drillWorkersMax)
-	case f.local < 2 && (set("servers") || set("gateways")):
-		return usage(c, "--servers and --gateways are for a cluster, which --local starts with 2 workers or more")
+	case f.local < 2 && (set("servers") || set("gateways") || set("standby")):
+		return usage(c, "--servers, --gateways and --standby are for a cluster, which --local starts with 2 workers or more")
 	case f.local > 1 && set("sync"):
 		return usage(c, "--sync is for --local 1; the servers of a cluster sync always")
 	case f.servers != 1 && f.servers != 3 && f.servers != 5 || f.gateways < 0 || f.gateways > drillWorkersMax:
@@ -324,7 +325,11 @@ func (f *drillFlags) own(program, dir string) (drill.Own, error) {
 	if f.local == 1 {
 		return drill.NewLocal(program, dir, "--sync", f.sync)
 	}
-	return drill.NewCluster(cluster.Config{Dir: dir, Program: program, Servers: f.servers, Workers: f.local, Gateways: f.gateways}, f.kinds)
+	cfg := cluster.Config{Dir: dir, Program: program, Servers: f.servers, Workers: f.local, Gateways: f.gateways}
+	if f.standby {
+		cfg.WorkerArgs = []string{"--standby"}
+	}
+	return drill.NewCluster(cfg, f.kinds)
 }
 
 // drillConfig is a drill of the namespace that the connection leads to, without disturbances.

@@ -261,7 +261,8 @@ func TestADrillSaysWhatIsWrong(t *testing.T) {
 		says string
 	}{
 		{[]string{"--local", "99"}, exitUsage, "--local is 99"},
-		{[]string{"--local", "1", "--servers", "3"}, exitUsage, "--servers and --gateways are for a cluster"},
+		{[]string{"--local", "1", "--servers", "3"}, exitUsage, "--servers, --gateways and --standby are for a cluster"},
+		{[]string{"--standby"}, exitUsage, "--servers, --gateways and --standby are for a cluster"},
 		{[]string{"--local", "2", "--servers", "2"}, exitUsage, "--servers is 2"},
 		{[]string{"--local", "2", "--sync", "1s"}, exitUsage, "--sync is for --local 1"},
 		{[]string{"--local", "1", "--url", "http://a"}, exitUsage, "--local starts a system of its own"},

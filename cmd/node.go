@@ -252,6 +252,9 @@ func (n *node) config(id string) engine.Config {
 		Listen: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
 			return n.intake(js.(*jetstream.Session).Conn(), p, serve)
 		},
+		ListenReads: func(js journal.Session, p int, serve func(engine.Request, func(engine.Reply, error))) (func(), error) {
+			return natsbus.ListenReads(js.(*jetstream.Session).Conn(), n.ns, p, n.kept.Partitions, n.log, serve)
+		},
 		Post:        n.bus.Post,
 		SendRetry:   n.sendRetry,
 		MayWrite:    n.mayWrite,

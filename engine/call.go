@@ -53,12 +53,12 @@ type CanCall interface {
 // From a turn it leaves when all earlier commits of the caller are durable, and its request id is derived from the
 // turn's; the turn's own changes are not durable yet, so if the turn fails the callee's effect stands.
 func Call[R, I, O any](c CanCall, to Ref[R], method func(R, *Ctx, I) (O, error), in I, opts ...CallOption) (O, error) {
-	return roundTrip[O](c.mayCall, to.Class, to.Name, method, in, opts)
+	return roundTrip[O](c.mayCall, to.Class, to.Name, method, in, CallOption.call, opts)
 }
 
 // Read runs a read method.
-func Read[R, I, O any](c CanRead, to Ref[R], method func(R, View, I) (O, error), in I, opts ...CallOption) (O, error) {
-	return roundTrip[O](c.mayRead, to.Class, to.Name, method, in, opts)
+func Read[R, I, O any](c CanRead, to Ref[R], method func(R, View, I) (O, error), in I, opts ...ReadOption) (O, error) {
+	return roundTrip[O](c.mayRead, to.Class, to.Name, method, in, ReadOption.read, opts)
 }
 
 // Post stores a message to a method in the inbox and returns when it is stored: the object applies it once, in the order of
@@ -105,9 +105,10 @@ type CanPost interface {
 	mayPost(Request) (journal.Seq, error)
 }
 
-// CallOption is given behind the argument of [Call] and [Read], SendOption behind that of [Post].
+// CallOption is given behind the argument of [Call], ReadOption behind that of [Read], SendOption behind that of [Post].
 type (
 	CallOption interface{ call(*Request) }
+	ReadOption interface{ read(*Request) }
 	SendOption interface{ send(*Request) }
 )
 
@@ -117,30 +118,46 @@ type (
 	RequestID string
 	// Limit is how long to wait, at most.
 	Limit time.Duration
+	// Eventual is a read that a standby's copy of the object may answer: as it was a moment ago, and not after what its caller
+	// has just heard of, unless AtLeast says of which version that was. Such reads of one object are spread over all that have it.
+	Eventual struct {
+		AtLeast journal.Version
+	}
+	// TellVersion is where the version is put that the reply is true at.
+	TellVersion struct{ To *journal.Version }
 )
 
 func (o RequestID) call(r *Request) { r.ID = string(o) }
 func (o RequestID) send(r *Request) { r.ID = string(o) }
+func (o RequestID) read(r *Request) { r.ID = string(o) }
 func (o Limit) call(r *Request)     { r.Limit = time.Duration(o) }
+func (o Limit) read(r *Request)     { r.Limit = time.Duration(o) }
+func (o Eventual) read(r *Request)  { r.Eventual, r.MinVersion = true, o.AtLeast }
+
+func (o TellVersion) call(r *Request) { r.tell = o.To }
+func (o TellVersion) read(r *Request) { r.tell = o.To }
 
 // Request is a request in bytes, as it crosses a wire.
 type Request struct {
 	Class, Name, Method string
-	Read                bool           // refuse a method that may change the object
-	Body                []byte         // argument in JSON; empty: the zero argument
-	HTTP                *HTTPRequest   // instead of Method: the whole request, for the class's OnHTTP
-	ID                  string         // the caller's own id
-	Session             *SessionNumber // or the number that a [Client] gives; neither: a repeat runs again
+	Read                bool            // refuse a method that may change the object
+	Eventual            bool            // a read that a standby's copy may answer too
+	MinVersion          journal.Version // of a read: the object is to have it
+	Body                []byte          // argument in JSON; empty: the zero argument
+	HTTP                *HTTPRequest    // instead of Method: the whole request, for the class's OnHTTP
+	ID                  string          // the caller's own id
+	Session             *SessionNumber  // or the number that a [Client] gives; neither: a repeat runs again
 	Caller              Caller
 	Chain               []string // the objects whose turns wait for this one, outermost first
 	Trace               string   // W3C traceparent
 	Deadline            time.Time
 	Limit               time.Duration // from receipt, if Deadline is not set; zero: 30 s
 
-	ctx    context.Context // nil: its caller does not leave
-	read   bool            // the method is a read
-	made   journal.Token   // an id for a request that came without one
-	letter *letter         // it is a message of the inbox
+	ctx    context.Context  // nil: its caller does not leave
+	read   bool             // the method is a read
+	made   journal.Token    // an id for a request that came without one
+	letter *letter          // it is a message of the inbox
+	tell   *journal.Version // where its caller wants the reply's version
 }
 
 // WithContext is the request of a caller that leaves when ctx ends, for [Config.Listen]: it does not begin then, and the
@@ -203,17 +220,20 @@ func (e Env) mayCall(r Request) (Reply, error)       { return e.transport.Do(e, 
 func (e Env) mayPost(r Request) (journal.Seq, error) { return e.transport.Post(e, r) }
 func (e Env) mayRead(r Request) (Reply, error)       { r.Read = true; return e.transport.Do(e, r) }
 
-func roundTrip[O any](do func(Request) (Reply, error), class, name string, method, in any, opts []CallOption) (out O, err error) {
+func roundTrip[O, P any](do func(Request) (Reply, error), class, name string, method, in any, apply func(P, *Request), opts []P) (out O, err error) {
 	r, err := request(class, name, method, in)
 	if err != nil {
 		return out, err
 	}
 	for _, o := range opts {
-		o.call(&r)
+		apply(o, &r)
 	}
 	reply, err := do(r)
 	if err != nil {
 		return out, err
+	}
+	if r.tell != nil {
+		*r.tell = reply.Version
 	}
 	if err := json.Unmarshal(reply.Body, &out); err != nil {
 		return out, Errorf(Internal, "reply of %s/%s %s: %w", class, name, r.Method, err)

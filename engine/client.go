@@ -88,7 +88,7 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.Deadline.Sub(c.now()))
 	defer cancel()
-	if r.ID == "" {
+	if r.ID == "" && !r.Eventual { // copies have no numbers, and to repeat a read does no harm
 		object := series + r.Class + "/" + r.Name
 		var err error
 		if r.Session, err = c.number(ctx, object, r.Deadline); err != nil {
@@ -98,6 +98,9 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 	}
 	var unknown error // the first try whose outcome is
 	answer := c.answer
+	if r.Eventual {
+		answer = answerCopy
+	}
 	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 		err := try(ctx, answer, r, once)
 		e, failed := errors.AsType[*Error](err)
@@ -114,6 +117,9 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 		}
 		if !e.Retryable() || ctx.Err() != nil || errors.Is(e, ErrClosed) {
 			return err
+		}
+		if r.Eventual { // the owner is asked now: the copy may be on a worker that is gone
+			r.Eventual, answer = false, c.answer
 		}
 		pause := max(wait, min(e.RetryAfter, retryLast))
 		if e.Code == Unavailable { // a partition is without owner for a moment, and asking costs nobody much
@@ -141,6 +147,7 @@ const (
 	retryLast    = 500 * time.Millisecond
 	retryUnowned = 100 * time.Millisecond
 	answerFirst  = 5 * time.Second
+	answerCopy   = 2 * time.Second // a copy answers or passes on within a second
 )
 
 // number gives a request its number, and the mark below which all requests to the object are answered or abandoned.

@@ -33,10 +33,14 @@ type Config struct {
 	// Listen takes requests for a partition from elsewhere, once the worker owns it: serve may be called from any
 	// goroutine and does not block; stop ends it. Default: requests come through [Worker.Do] alone.
 	Listen func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
+	// ListenReads takes reads that a copy may answer ([Request.Eventual]) for a partition that the worker follows: serve is as that of Listen,
+	// and its error is [ErrNoCopy] when the owner is to be asked. It needs Standby. Default: such reads come through [Worker.Nearest] alone.
+	ListenReads func(js journal.Session, partition int, serve func(Request, func(Reply, error))) (stop func(), err error)
 	// Peers makes the way to the other workers of the namespace, which ends with js; life is what they probe. hear takes what another one
 	// tells, from any goroutine, and does not block. Default: workers look at each other's leases each quarter of a term, and no sooner.
 	Peers func(js journal.Session, life journal.Token, hear func(Word)) (Peers, error)
-	// Standby has the worker follow the partitions that it would own next, so that it has their objects' states when it takes one over.
+	// Standby has the worker follow the partitions that it would own next, so that it has their objects' states when it takes one over,
+	// and answers reads that do not ask for the latest ([Request.Eventual]).
 	Standby bool
 	// OnlyNATS says that callers are answered through the connection that Peers and Listen use, and in no other way: not by [Worker.Do], nor
 	// by a gateway in this process. Then the others need not wait for the lease of a worker whose connection is gone.

@@ -66,6 +66,11 @@ type nearest struct{ w *Worker }
 
 func (n nearest) Do(ctx context.Context, r Request) (Reply, error) {
 	if !n.w.owns(r.Class, r.Name, len(r.Chain) > 0) {
+		if r.Eventual {
+			if reply, err := n.w.readCopy(ctx, r); !errors.Is(err, ErrNoCopy) {
+				return reply, err
+			}
+		}
 		return n.w.cfg.Others.Do(ctx, r)
 	}
 	// In the process nothing is lost: the client's limit for one try, after which it asks again, would only reach into the
@@ -163,6 +168,10 @@ func (w *Worker) check(r *Request) (*class, error) {
 func (c *class) checkMethod(r *Request) error {
 	if r.HTTP != nil {
 		r.Method = "http"
+		if r.Eventual || r.MinVersion != 0 {
+			return Errorf(Invalid, "an HTTP request may change the object: %s and %s are for reads, at /v1/objects/%s/<name>/call/<method>",
+				wire.HeaderConsistency, wire.HeaderMinVersion, c.Name)
+		}
 		if !c.HTTP {
 			return Errorf(NotFound, "class %q takes no HTTP requests: it has no OnHTTP; its methods are at /v1/objects/%s/<name>/call/<method>", c.Name, c.Name)
 		}
@@ -174,7 +183,7 @@ func (c *class) checkMethod(r *Request) error {
 	switch {
 	case !ok:
 		return Errorf(NotFound, "class %q has no method %q; it has: %s", c.Name, r.Method, strings.Join(slices.Sorted(maps.Keys(c.Methods)), ", "))
-	case r.Read && !m.Read:
+	case !m.Read && (r.Read || r.Eventual || r.MinVersion != 0):
 		return Errorf(Invalid, "%s is no read: it may change the object", r.Method)
 	case c.Limits.ReadOnly && !m.Read:
 		return Errorf(Denied, "class %q serves reads only just now", c.Name)

@@ -37,7 +37,7 @@ type epoch struct {
 	kept      journal.Seq           // what the store was last told of; owned by serve
 	index     index
 
-	ownsNothing bool // it is what a standby reads the journal with: no epoch record names it, and what it writes are copies
+	follower *follower // not nil: a standby reads the journal with it; no epoch record names it, what it writes are copies, and so are its objects
 
 	done    chan struct{} // closed when it is over
 	over    atomic.Bool
@@ -122,6 +122,7 @@ func (ep *epoch) mayAnswer() error {
 	switch {
 	case ep.over.Load():
 		return errEpochOver
+	case ep.ownsNothing(): // a copy says as of which version it answers, and that never was more than true
 	case !ep.ses.valid():
 		return errNoLease
 	}
@@ -132,6 +133,8 @@ var (
 	errNoLease     = errors.New("the worker's lease is not valid")
 	errHandingOver = errors.New("the partition is being handed over")
 )
+
+func (ep *epoch) ownsNothing() bool { return ep.follower != nil }
 
 // end ends the epoch. The first cause is kept.
 func (ep *epoch) end(cause error) {
@@ -146,14 +149,12 @@ func (ep *epoch) end(cause error) {
 	close(ep.done)
 	ep.mu.Unlock()
 	ep.cancel()
-	observe(ep.w.cfg.Observe.Ended, ending(cause))
+	if !ep.ownsNothing() {
+		observe(ep.w.cfg.Observe.Ended, ending(cause))
+	}
 	ep.committer.close()
 	for _, o := range objects {
-		o.drop()
-		o.mu.Lock()
-		ep.w.memory.Add(-int64(o.memory))
-		o.memory = 0
-		o.mu.Unlock()
+		o.discard()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/perdure/perdure/internal/wire"
+	"github.com/perdure/perdure/journal"
 )
 
 // HeaderBytesMax is how long a request's headers may be together on the wire. The largest request and the largest record
@@ -47,6 +48,12 @@ func (r *Request) Header() (map[string][]string, error) {
 	if r.Read {
 		v[hRead] = "true"
 	}
+	if r.Eventual {
+		v[hConsistency] = eventual
+	}
+	if r.MinVersion != 0 {
+		v[hMinVersion] = strconv.FormatUint(uint64(r.MinVersion), 10)
+	}
 	h := make(map[string][]string, headers)
 	for i, value := range v {
 		// NATS would change these on the way, and an id would be another id there.
@@ -63,6 +70,12 @@ func (r *Request) Header() (map[string][]string, error) {
 // headerRead is "true" for a request that is refused if its method may change the object.
 const headerRead = "Perdure-Read"
 
+// What a read may ask for.
+const (
+	eventual = "eventual"
+	strong   = "strong"
+)
+
 // The headers of a request, as they are numbered in values.
 const (
 	hWire = iota
@@ -72,6 +85,8 @@ const (
 	hCaller
 	hChain
 	hRead
+	hConsistency
+	hMinVersion
 	hContentType
 	hTrace
 	headers
@@ -79,7 +94,7 @@ const (
 
 var headerNames = [headers]string{
 	hWire: wire.HeaderWire, hSession: wire.HeaderSession, hID: wire.HeaderRequestID, hDeadline: wire.HeaderDeadline,
-	hCaller: wire.HeaderCaller, hChain: wire.HeaderChain, hRead: headerRead, hContentType: wire.HeaderContentType,
+	hCaller: wire.HeaderCaller, hChain: wire.HeaderChain, hRead: headerRead, hConsistency: wire.HeaderConsistency, hMinVersion: wire.HeaderMinVersion, hContentType: wire.HeaderContentType,
 	hTrace: wire.HeaderTrace,
 }
 
@@ -137,6 +152,9 @@ func (v *headerValues) parse(r *Request) (err error) {
 		}
 	}
 	r.Read, r.ID, r.Caller.Claimed = v[hRead] != "", v[hID], v[hCaller]
+	if err := r.ReadConsistency(v[hConsistency], v[hMinVersion]); err != nil {
+		return err
+	}
 	if isTrace(v[hTrace]) {
 		r.Trace = v[hTrace]
 	}
@@ -151,6 +169,26 @@ func (v *headerValues) parse(r *Request) (err error) {
 	if r.Chain, err = parseChain(v[hChain]); err != nil {
 		return invalidHeader(hChain, v[hChain], err.Error())
 	}
+	return nil
+}
+
+// ReadConsistency fills in what Perdure-Consistency and Perdure-Min-Version say of a read; empty: they are not there.
+func (r *Request) ReadConsistency(consistency, minVersion string) error {
+	switch consistency {
+	case eventual:
+		r.Eventual = true
+	case strong, "":
+	default:
+		return invalidHeader(hConsistency, consistency, "want "+eventual+" or "+strong)
+	}
+	if minVersion == "" {
+		return nil
+	}
+	v, err := strconv.ParseUint(minVersion, 10, 64)
+	if err != nil {
+		return invalidHeader(hMinVersion, minVersion, "want a version as "+wire.HeaderVersion+" has it")
+	}
+	r.MinVersion = journal.Version(v)
 	return nil
 }
 

@@ -249,7 +249,11 @@ func (o *object) serve(run int, tk *task) bool {
 		return true
 	}
 	var hash journal.Hash
-	if tk.req.ID != "" || tk.req.Session != nil {
+	if tk.req.MinVersion > o.state.version {
+		o.refuseAfter(tk, o.tooOld(tk.req))
+		return true
+	}
+	if !o.ep.ownsNothing() && (tk.req.ID != "" || tk.req.Session != nil) {
 		hash = tk.req.hash()
 		a, err := o.state.answerOf(tk.req, hash, now)
 		if l != nil && (err != nil || a != nil) {
@@ -729,6 +733,15 @@ func (o *object) drop() {
 		o.ep.w.release(tk.bytes)
 		tk.reply(Reply{}, o.named(tk, unavailable(errEpochOver)))
 	}
+}
+
+// discard is drop for an object that is in memory no more.
+func (o *object) discard() {
+	o.drop()
+	o.mu.Lock()
+	o.ep.w.memory.Add(-int64(o.memory))
+	o.memory = 0
+	o.mu.Unlock()
 }
 
 // sentUnknown is for a change that was sent, and may or may not be stored.

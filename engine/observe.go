@@ -13,6 +13,8 @@ type Observer struct {
 	Turn func(class, method string, code Code, waited, ran time.Duration) // code is empty for success
 	Wake func(class string, took time.Duration, records int)              // records: how many were replayed
 
+	CopyRead func(answered bool) // a read came to a standby's copy; not answered: its owner is asked
+
 	Gate     func(waited time.Duration) // of each commit: from the end of its turn until it was durable
 	Append   func(took time.Duration)   // of each record or snapshot: from sending it until it was durable
 	Unstored func(journal.Outcome)      // an append that was refused, or whose outcome is unknown

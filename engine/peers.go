@@ -35,21 +35,27 @@ type Word struct {
 	Kind      WordKind
 	Partition int
 	Of        int // how many partitions there are
+	Worker    string
+	Life      journal.Token // of that worker
 }
 
 // WordKind is what has happened.
 type WordKind string
 
 const (
-	WordShare WordKind = "share" // a lease or the placement has changed
-	WordFree  WordKind = "free"  // a partition was released
-	WordOwned WordKind = "owned" // a partition has a new owner, which is about to listen: what nobody has answered is to be asked again
+	WordShare   WordKind = "share"   // a lease or the placement has changed
+	WordFree    WordKind = "free"    // a partition was released
+	WordOwned   WordKind = "owned"   // a partition has a new owner, which is about to listen: what nobody has answered is to be asked again
+	WordRenewed WordKind = "renewed" // a life of a worker has renewed its lease; told where there are many workers
 )
 
-// String is the word as a token of a subject: share, free-3-16, owned-3-16.
+// String is the word as a token of a subject: share, free-3-16, owned-3-16, renewed-<life>-<worker>.
 func (w Word) String() string {
-	if w.Kind == WordShare {
+	switch w.Kind {
+	case WordShare:
 		return string(WordShare)
+	case WordRenewed:
+		return fmt.Sprintf("%s-%v-%s", w.Kind, w.Life, w.Worker)
 	}
 	return fmt.Sprintf("%s-%d-%d", w.Kind, w.Partition, w.Of)
 }
@@ -58,8 +64,13 @@ func (w Word) String() string {
 func ParseWord(token string) (w Word, ok bool) {
 	kind, rest, _ := strings.Cut(token, "-")
 	w.Kind = WordKind(kind)
-	if w.Kind == WordShare {
+	switch w.Kind {
+	case WordShare:
 		return w, rest == ""
+	case WordRenewed:
+		life, worker, _ := strings.Cut(rest, "-")
+		w.Worker = worker
+		return w, w.Life.UnmarshalText([]byte(life)) == nil && w.String() == token && worker != ""
 	}
 	p, of, _ := strings.Cut(rest, "-")
 	var err, err2 error
@@ -71,17 +82,32 @@ func ParseWord(token string) (w Word, ok bool) {
 // tell tells the other workers something of a partition.
 func (s *session) tell(kind WordKind, p int) {
 	if s.peers != nil {
-		s.peers.Tell(Word{kind, p, s.w.cfg.Partitions})
+		s.peers.Tell(Word{Kind: kind, Partition: p, Of: s.w.cfg.Partitions})
+	}
+}
+
+// tellRenewed tells the others that the lease was renewed, where they are so many that they would rather not read it.
+func (s *session) tellRenewed() {
+	s.mu.Lock()
+	many := s.roster.turns(s.w.leasesEach) > 1
+	s.mu.Unlock()
+	if many && s.peers != nil {
+		s.peers.Tell(Word{Kind: WordRenewed, Worker: s.w.cfg.ID, Life: s.nonce})
 	}
 }
 
 // heard takes word from another worker.
 func (s *session) heard(w Word) {
 	to := s.look
-	if w.Kind != WordShare {
-		if w.Partition >= len(s.claims) {
-			return
-		}
+	switch {
+	case w.Kind == WordRenewed:
+		s.mu.Lock()
+		s.roster.hear(w.Worker, w.Life, s.w.clock.Boot())
+		s.mu.Unlock()
+		return
+	case w.Kind != WordShare && w.Partition >= len(s.claims):
+		return
+	case w.Kind != WordShare:
 		to = s.claims[w.Partition].word
 	}
 	select {

@@ -98,6 +98,9 @@ func (o *object) save() bool {
 		return false
 	}
 	s := o.state
+	if o.ep.ownsNothing() {
+		return true // the follower has it
+	}
 	if s == nil || s.version == 0 || len(s.tail) == 0 && s.base.Epoch == o.ep.id {
 		return true
 	}

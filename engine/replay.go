@@ -312,7 +312,7 @@ func (r *replayed) spill(ep *epoch) error {
 func (r *replayed) save(ep *epoch, folded []byte) error {
 	b := r.state.base
 	b.Version, b.Seq, b.Hash, b.At, b.Life = r.at.version, r.at.seq, r.at.hash, r.at.at, ep.life
-	b.Epoch, b.Copied = journal.EpochID{}, ep.ownsNothing
+	b.Epoch, b.Copied = journal.EpochID{}, ep.ownsNothing()
 	return ep.write(func() error { return r.state.flush(ep.w.store, b, folded) })
 }
 
@@ -349,7 +349,7 @@ func (ep *epoch) unpack(ctx context.Context, s *state, snap *snapTail, into snap
 			batch.Entries = append(batch.Entries, snapshot.Entry{Space: snapshot.Space(e.Space[0]), Key: e.Key, Value: value})
 		}
 	}
-	b := base{Version: snap.Version, Seq: snap.Seq, Hash: snap.Hash, At: snap.At, Life: ep.life, Copied: ep.ownsNothing}
+	b := base{Version: snap.Version, Seq: snap.Seq, Hash: snap.Hash, At: snap.At, Life: ep.life, Copied: ep.ownsNothing()}
 	b.Snaps[0] = snapAt{First: snap.at - journal.Seq(snap.Of-1), Covers: snap.Seq, Bytes: size}
 	meta, err := json.Marshal(b)
 	if err != nil {
@@ -416,7 +416,11 @@ func (ep *epoch) wakeError(object string, err error) error {
 
 func (o *object) rouse(run int, tk *task) error {
 	began := o.ep.w.awake()
-	if o.state == nil {
+	if o.state == nil && o.ep.ownsNothing() {
+		if err := o.rouseCopy(); err != nil {
+			return err
+		}
+	} else if o.state == nil {
 		// No limit of time: a long journal takes long. Each question to the log has its own, and all end with the epoch.
 		r, err := o.ep.replay(o.ep.ctx, newState(o.ep.w.store, o.id, o.class), o.token(), o.ep.w.store, true)
 		if err != nil {

@@ -37,9 +37,11 @@ type session struct {
 
 	formats formats
 
-	mu     sync.Mutex
-	roster roster
-	owners []string // by partition, as the share was settled last
+	mu      sync.Mutex
+	roster  roster
+	looks   uint64        // at the leases
+	looked  time.Duration // when the last one began
+	settled share         // as the last look had it
 }
 
 func newSession(w *Worker, js journal.Session) (*session, error) {
@@ -184,6 +186,7 @@ func (s *session) renew(ctx context.Context) error {
 			err := s.write(ctx, s.join)
 			if err == nil {
 				observe(s.w.cfg.Observe.Renewed, s.w.awake()-sent)
+				s.tellRenewed()
 				continue
 			}
 			if ctx.Err() == nil {
@@ -214,7 +217,7 @@ func (s *session) leave(ctx context.Context) {
 		s.w.log.Warn("the others are not told that this worker leaves", "err", err)
 	}
 	s.tell(WordShare, 0)
-	if _, err := s.settleShare(ctx); err != nil {
+	if _, err := s.settleShare(ctx, true); err != nil {
 		s.w.log.Warn("share not settled", "err", err)
 	}
 }
@@ -491,10 +494,10 @@ func (s *session) parting() (context.Context, context.CancelFunc) {
 func (s *session) heir(p int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p >= len(s.owners) || s.owners[p] == s.w.cfg.ID {
-		return ""
+	if owners := s.settled.owners; p < len(owners) && owners[p] != s.w.cfg.ID {
+		return owners[p]
 	}
-	return s.owners[p]
+	return ""
 }
 
 // settle waits until what a stream has up to a position is durable.

@@ -21,37 +21,50 @@ import (
 // more than his share, rounded up, so few move when a worker comes or goes. A partition that somebody has moved stays with
 // the worker that it was moved to while that is one of them. Nobody gets any if there are no workers.
 func assign(partitions int, workers []string, moved map[int]string) []string {
+	return deal(partitions, workers, moved, rank(partitions, workers))
+}
+
+// choice is a worker for a partition, and how much it is for it.
+type choice struct {
+	weight uint64
+	p      int
+	worker string
+}
+
+// rank are all choices that there are, the best ones first.
+func rank(partitions int, workers []string) []choice {
+	choices := make([]choice, 0, partitions*len(workers))
+	for p := range partitions {
+		for _, worker := range workers {
+			choices = append(choices, choice{weigh(worker, p), p, worker})
+		}
+	}
+	slices.SortFunc(choices, func(a, b choice) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.p, b.p), cmp.Compare(a.worker, b.worker))
+	})
+	return choices
+}
+
+// deal gives each partition to one of the workers. The choices may be among more workers than those.
+func deal(partitions int, workers []string, moved map[int]string, choices []choice) []string {
 	owners := make([]string, partitions)
 	if len(workers) == 0 {
 		return owners
 	}
 	load := map[string]int{}
+	for _, worker := range workers {
+		load[worker] = 0
+	}
 	for p, to := range moved {
-		if p < partitions && slices.Contains(workers, to) {
+		if _, there := load[to]; there && p < partitions {
 			owners[p] = to
 			load[to]++
 		}
 	}
-	type pair struct {
-		weight uint64
-		p      int
-		worker string
-	}
-	var pairs []pair
-	for p := range partitions {
-		for _, worker := range workers {
-			if owners[p] == "" {
-				pairs = append(pairs, pair{weigh(worker, p), p, worker})
-			}
-		}
-	}
-	slices.SortFunc(pairs, func(a, b pair) int {
-		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.p, b.p), cmp.Compare(a.worker, b.worker))
-	})
 	most := (partitions + len(workers) - 1) / len(workers)
 	for _, pass := range []int{most, partitions} { // what was moved may leave too little room for the first
-		for _, c := range pairs {
-			if owners[c.p] == "" && load[c.worker] < pass {
+		for _, c := range choices {
+			if n, there := load[c.worker]; there && owners[c.p] == "" && n < pass {
 				owners[c.p] = c.worker
 				load[c.worker]++
 			}
@@ -60,11 +73,23 @@ func assign(partitions int, workers []string, moved map[int]string) []string {
 	return owners
 }
 
+// share is who has which partition, and from what that follows.
+type share struct {
+	workers []string
+	moved   map[int]string
+	owners  []string // by partition
+	next    []string // who would own it next; nil if nobody asks
+}
+
 // assignNext gives each partition to the worker that would own it if its owner were not there: nobody if he is the only one.
 func assignNext(owners, workers []string, moved map[int]string) []string {
 	next := make([]string, len(owners))
+	choices := rank(len(owners), workers)
 	for _, gone := range workers {
-		without := assign(len(owners), slices.DeleteFunc(slices.Clone(workers), func(w string) bool { return w == gone }), moved)
+		if !slices.Contains(owners, gone) {
+			continue
+		}
+		without := deal(len(owners), slices.DeleteFunc(slices.Clone(workers), func(w string) bool { return w == gone }), moved, choices)
 		for p, owner := range owners {
 			if owner == gone {
 				next[p] = without[p]
@@ -97,12 +122,16 @@ const (
 type sighting struct {
 	lease
 	since time.Duration
+	heard time.Duration // when its worker last said that it had renewed it. That is for the share alone: no lease is closed by it
 }
 
-// alive tells whether the worker may still be there. From here on its lease may be closed.
+// alive tells whether the worker may still be there. Once it is not, its lease may be closed.
 func (s sighting) alive(now time.Duration) bool {
-	return !s.absent() && !s.Closed && now < s.since+takerWait(s.term())
+	return !s.absent() && !s.Closed && now < s.until()
 }
+
+// until is when the worker may be taken for dead if nothing comes from it.
+func (s sighting) until() time.Duration { return max(s.since, s.heard) + takerWait(s.term()) }
 
 // roster is what is known of the workers.
 type roster map[string]sighting
@@ -111,10 +140,31 @@ type roster map[string]sighting
 func (r roster) note(worker string, l lease, now time.Duration) sighting {
 	s, known := r[worker]
 	if !known || s.rev != l.rev || s.incarnation() != l.incarnation() || s.Closed != l.Closed {
-		s = sighting{l, now}
+		s = sighting{l, now, s.heard}
 		r[worker] = s
 	}
 	return s
+}
+
+// hear takes a worker's word that one of its lives goes on.
+func (r roster) hear(worker string, life journal.Token, now time.Duration) {
+	if s := r[worker]; s.Nonce == life && life != 0 {
+		s.heard = now
+		r[worker] = s
+	}
+}
+
+// Where n workers read each other's leases, that is n times n questions to one server. So where there are many, each reads those that it had no
+// word of, and of the others about so many at a time, in turn.
+const leasesEach = 10
+
+// turns is after how many looks every lease was read once.
+func (r roster) turns(each int) uint64 { return uint64(max(1, len(r)/each)) }
+
+// known tells whether a lease may be as it was read: its worker has sent word since the last look, or it is closed. It need not be read then.
+func (r roster) known(worker string, looked time.Duration) bool {
+	s := r[worker]
+	return s.heard > looked || s.Closed
 }
 
 // workers are those who share: who is alive, has not said that it leaves, was not drained, and has joined. If that is nobody, those
@@ -129,7 +179,7 @@ func (r roster) workers(now time.Duration, drained []string) (sharers []string, 
 	for _, worker := range slices.Sorted(maps.Keys(r)) {
 		if s := r[worker]; s.alive(now) {
 			living = append(living, worker)
-			if until := s.since + takerWait(s.term()); next == 0 || until < next {
+			if until := s.until(); next == 0 || until < next {
 				next = until
 			}
 		}
@@ -232,7 +282,7 @@ type Member struct {
 // ReadMembers reads the leases of all workers that there ever were, by name. One that is not closed may be dead nevertheless: then its
 // revision stays as it is for longer than its term.
 func ReadMembers(ctx context.Context, meta journal.Meta) (members []Member, err error) {
-	leases, err := readLeases(ctx, meta)
+	leases, err := readLeases(ctx, meta, everybody)
 	if err != nil {
 		return nil, err
 	}
@@ -243,13 +293,18 @@ func ReadMembers(ctx context.Context, meta journal.Meta) (members []Member, err 
 	return members, nil
 }
 
-// readLeases reads the leases of all workers.
-func readLeases(ctx context.Context, meta journal.Meta) (map[string]lease, error) {
+func everybody(string) bool { return true }
+
+// readLeases reads the leases of workers.
+func readLeases(ctx context.Context, meta journal.Meta, of func(worker string) bool) (map[string]lease, error) {
 	leases := map[string]lease{}
 	prefix := leaseKey("")
 	for key, err := range meta.Keys(ctx, prefix) {
 		if err != nil {
 			return nil, err
+		}
+		if !of(key[len(prefix):]) {
+			continue
 		}
 		value, rev, err := meta.Get(ctx, key)
 		if errors.Is(err, journal.ErrNotFound) {
@@ -331,11 +386,13 @@ func (c *claim) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// forget takes a word that has come beside what is about to be looked at anyway.
-func forget(word chan struct{}) {
+// forget takes a word that has come beside what is about to be looked at anyway, and tells whether there was one.
+func forget(word chan struct{}) bool {
 	select {
 	case <-word:
+		return true
 	default:
+		return false
 	}
 }
 
@@ -345,14 +402,18 @@ func (s *session) share(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		told := false
 		select {
 		case <-timer.C:
 		case <-s.look:
+			told = true
 		case <-ctx.Done():
 			return
 		}
-		forget(s.look)
-		next, err := s.settleShare(ctx)
+		if forget(s.look) {
+			told = true
+		}
+		next, err := s.settleShare(ctx, told)
 		if err != nil && ctx.Err() == nil {
 			s.w.log.Warn("share not settled", "err", err)
 		}
@@ -364,11 +425,13 @@ func (s *session) share(ctx context.Context) {
 	}
 }
 
-// settleShare looks who is there and sets the claims. It tells when it is worth another look even if nothing is heard.
-func (s *session) settleShare(ctx context.Context) (next time.Duration, err error) {
+// settleShare looks who is there and sets the claims. It tells when it is worth another look even if nothing is heard. All leases are
+// read if somebody told that one has changed.
+func (s *session) settleShare(ctx context.Context, told bool) (next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.trust.term*13/14)
 	defer cancel()
-	leases, err := readLeases(ctx, s.js.Meta())
+	began := s.w.clock.Boot()
+	leases, err := readLeases(ctx, s.js.Meta(), func(worker string) bool { return told || s.unknown(worker) })
 	if err != nil {
 		return 0, err
 	}
@@ -384,22 +447,37 @@ func (s *session) settleShare(ctx context.Context) (next time.Duration, err erro
 	me := s.roster[s.w.cfg.ID]
 	me.since = now // it is alive, whatever others may make of its silence
 	s.roster[s.w.cfg.ID] = me
+	s.looks, s.looked = s.looks+1, began
 	workers, next := s.roster.workers(now, pl.Drained)
-	owners := assign(s.w.cfg.Partitions, workers, pl.Moved)
-	s.owners = owners
+	sh := s.settled
 	s.mu.Unlock()
-	for p, worker := range owners {
+	if sh.owners == nil || !slices.Equal(workers, sh.workers) || !maps.Equal(pl.Moved, sh.moved) {
+		sh = share{workers: workers, moved: pl.Moved, owners: assign(s.w.cfg.Partitions, workers, pl.Moved)}
+		if s.w.cfg.Standby {
+			sh.next = assignNext(sh.owners, workers, pl.Moved)
+		}
+		s.mu.Lock()
+		s.settled = sh
+		s.mu.Unlock()
+	}
+	for p, worker := range sh.owners {
 		s.claims[p].set(worker == s.w.cfg.ID)
 	}
-	if s.w.cfg.Standby {
-		for p, worker := range assignNext(owners, workers, pl.Moved) {
-			s.claims[p].setNext(worker == s.w.cfg.ID)
-		}
+	for p, worker := range sh.next {
+		s.claims[p].setNext(worker == s.w.cfg.ID)
 	}
 	s.w.ses.Store(s)
-	s.settleFormat(ctx, leases)
+	s.settleFormat(ctx)
 	if err := s.forget(ctx, leases, now); err != nil {
 		s.w.log.Warn("the lease of a worker that has ended is not removed yet", "err", err)
 	}
 	return next, nil
+}
+
+// unknown tells whether a lease is to be read at this look.
+func (s *session) unknown(worker string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	turns := s.roster.turns(s.w.leasesEach)
+	return turns == 1 || weigh(worker, 0)%turns == s.looks%turns || !s.roster.known(worker, s.looked)
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -74,6 +75,28 @@ func TestFewPartitionsMove(t *testing.T) {
 	}
 }
 
+func BenchmarkAssign(b *testing.B) {
+	for _, n := range []int{10, 100} {
+		var workers []string
+		for i := range n {
+			workers = append(workers, fmt.Sprint("worker-", i))
+		}
+		for _, partitions := range []int{16, 256} {
+			owners := assign(partitions, workers, nil)
+			b.Run(fmt.Sprintf("workers=%d/partitions=%d", n, partitions), func(b *testing.B) {
+				for b.Loop() {
+					assign(partitions, workers, nil)
+				}
+			})
+			b.Run(fmt.Sprintf("workers=%d/partitions=%d/next", n, partitions), func(b *testing.B) {
+				for b.Loop() {
+					assignNext(owners, workers, nil)
+				}
+			})
+		}
+	}
+}
+
 func TestWhoShares(t *testing.T) {
 	const term = 2 * time.Second
 	on := func(s standing, closed bool) lease {
@@ -84,22 +107,22 @@ func TestWhoShares(t *testing.T) {
 		drained []string
 		want    string
 	}{
-		"all":                    {roster{"a": {on("", false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "a b"},
-		"a closed one":           {roster{"a": {on("", true), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"a silent one":           {roster{"a": {on("", false), 7800 * time.Millisecond}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"one that leaves":        {roster{"a": {on(leaving, false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"one that joins":         {roster{"a": {on(joining, false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, nil, "b"},
-		"only one that joins":    {roster{"a": {on(joining, false), 9 * time.Second}, "b": {on(leaving, false), 8 * time.Second}}, nil, "a"},
-		"a drained one":          {roster{"a": {on("", false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}, []string{"a"}, "b"},
-		"all drained":            {roster{"a": {on("", false), 9 * time.Second}, "b": {on(joining, false), 8 * time.Second}}, []string{"a", "b"}, "a b"},
-		"joining before drained": {roster{"a": {on("", false), 9 * time.Second}, "b": {on(joining, false), 8 * time.Second}}, []string{"a"}, "b"},
-		"nobody":                 {roster{"a": {on(leaving, false), 9 * time.Second}}, nil, ""},
+		"all":                    {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "a b"},
+		"a closed one":           {roster{"a": {on("", true), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"a silent one":           {roster{"a": {on("", false), 7800 * time.Millisecond, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"one that leaves":        {roster{"a": {on(leaving, false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"one that joins":         {roster{"a": {on(joining, false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, nil, "b"},
+		"only one that joins":    {roster{"a": {on(joining, false), 9 * time.Second, 0}, "b": {on(leaving, false), 8 * time.Second, 0}}, nil, "a"},
+		"a drained one":          {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}, []string{"a"}, "b"},
+		"all drained":            {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on(joining, false), 8 * time.Second, 0}}, []string{"a", "b"}, "a b"},
+		"joining before drained": {roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on(joining, false), 8 * time.Second, 0}}, []string{"a"}, "b"},
+		"nobody":                 {roster{"a": {on(leaving, false), 9 * time.Second, 0}}, nil, ""},
 	} {
 		if got, _ := c.roster.workers(10*time.Second, c.drained); strings.Join(got, " ") != c.want {
 			t.Errorf("%s: %q share; want %q", name, got, c.want)
 		}
 	}
-	r := roster{"a": {on("", false), 9 * time.Second}, "b": {on("", false), 8 * time.Second}}
+	r := roster{"a": {on("", false), 9 * time.Second, 0}, "b": {on("", false), 8 * time.Second, 0}}
 	if _, next := r.workers(10*time.Second, nil); next != 10200*time.Millisecond {
 		t.Errorf("the next one may be dead at %v", next)
 	}
@@ -124,6 +147,108 @@ func TestSilenceCountsFromTheFirstSight(t *testing.T) {
 			t.Errorf("revision %d at %v is silent since %v", c.rev, c.now, r["a"].since)
 		}
 	}
+}
+
+// TestWordOfARenewalIsForTheShareAlone: who sent it is taken to be alive for longer, and its lease is closed no later.
+func TestWordOfARenewalIsForTheShareAlone(t *testing.T) {
+	l := lease{leaseValue: leaseValue{Nonce: 1, TermMS: 2000}, rev: 3}
+	r := roster{}
+	r.note("a", l, 10*time.Second)
+	for _, c := range []struct {
+		what  string
+		life  journal.Token
+		alive bool
+	}{{"of another life", 2, false}, {"of no life", 0, false}, {"of this one", 1, true}} {
+		r.hear("a", c.life, 12*time.Second)
+		if got := r["a"].alive(14 * time.Second); got != c.alive {
+			t.Errorf("after word %s it is alive: %v, want %v", c.what, got, c.alive)
+		}
+	}
+	if s := r.note("a", l, 15*time.Second); s.since != 10*time.Second || s.alive(15*time.Second) {
+		t.Errorf("the lease is as it was since %v, want 10s; alive: %v, want false", s.since, s.alive(15*time.Second))
+	}
+	if r.hear("b", 0, time.Second); len(r) != 1 {
+		t.Errorf("word made a worker: %v", r)
+	}
+	if r.known("a", 12*time.Second) || !r.known("a", 11*time.Second) {
+		t.Error("a lease is known if word came since the last look")
+	}
+	l.Closed = true
+	if r.note("a", l, 16*time.Second); !r.known("a", 20*time.Second) || r.known("b", 0) {
+		t.Error("a closed lease is known, and one that was never read is not")
+	}
+}
+
+// TestManyWorkersReadFewLeases: word of renewals stands for leases, and who says nothing any more is missed nevertheless.
+func TestManyWorkersReadFewLeases(t *testing.T) {
+	t.Parallel()
+	const n = 4 * leasesEach
+	for name, told := range map[string]bool{"with word": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			world := newServer(t)
+			var word peers
+			var meta countedMeta
+			var all []*Worker
+			for i := range n {
+				all = append(all, world.worker(fmt.Sprintf("w%02d", i), func(c *Config) {
+					c.LeaseTerm = 4 * time.Second
+					if told {
+						c.Peers = word.join
+					}
+					c.Connect = func(context.Context) (journal.Session, error) {
+						return countedSession{world.server.Session("objects", worldPartitions), &meta}, nil
+					}
+				}))
+			}
+			eventually(t, "all have settled who owns what", func() bool {
+				return !slices.ContainsFunc(all, func(w *Worker) bool { return w.Ready() != nil })
+			})
+			eventually(t, "few leases are read with word, all without", func() bool {
+				meta.looks.Store(0)
+				meta.reads.Store(0)
+				eventually(t, "everybody has looked twice", func() bool { return meta.looks.Load() >= 2*n })
+				return (meta.reads.Load()/meta.looks.Load() <= n/2) == told
+			})
+			owner := slices.IndexFunc(all, func(w *Worker) bool { return len(owned(w)) > 0 })
+			all[owner].Kill()
+			left := slices.Delete(slices.Clone(all), owner, owner+1)
+			eventually(t, "what the one that died had is owned", func() bool {
+				parts := 0
+				for _, w := range left {
+					parts += len(owned(w))
+				}
+				return parts == worldPartitions
+			})
+		})
+	}
+}
+
+// countedSession counts how often leases are looked at, and read.
+type countedSession struct {
+	journal.Session
+	meta *countedMeta
+}
+
+type countedMeta struct{ looks, reads atomic.Int64 }
+
+func (s countedSession) Meta() journal.Meta { return countedKeys{s.Session.Meta(), s.meta} }
+
+type countedKeys struct {
+	journal.Meta
+	*countedMeta
+}
+
+func (m countedKeys) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	m.looks.Add(1)
+	return m.Meta.Keys(ctx, prefix)
+}
+
+func (m countedKeys) Get(ctx context.Context, key string) ([]byte, journal.Seq, error) {
+	if strings.HasPrefix(key, leaseKey("")) {
+		m.reads.Add(1)
+	}
+	return m.Meta.Get(ctx, key)
 }
 
 func TestAFlappingWorkerWaits(t *testing.T) {

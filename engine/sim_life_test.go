@@ -101,7 +101,7 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 	if err != nil {
 		panic(err) // the simulation's own fault
 	}
-	w.when, w.bounds, w.probeEvery = s.when, s.bounds, simProbe
+	w.when, w.bounds, w.probeEvery, w.leasesEach = s.when, s.bounds, simProbe, s.leasesEach
 	w.cfg.MemoryBytes = s.memory
 	l.w = w
 	s.mu.Lock()

@@ -94,6 +94,7 @@ type profile struct {
 	recordMax           int
 	when                thresholds
 	bounds              bounds
+	leasesEach          int
 	memory              int64
 	ackTimeout          time.Duration
 	weights             [stepKinds]int
@@ -152,6 +153,7 @@ func profileOf(r *rand.Rand) profile {
 		p.slowLease, p.immediate[opLease] = true, false
 	}
 	p.bounds = bounds{perObject: 1 + r.IntN(4), held: 1 + r.IntN(4), open: 2 + r.IntN(12), tryAtOnce: 1 + r.IntN(4)}
+	p.leasesEach = []int{1, leasesEach}[r.IntN(2)]
 	return p
 }
 

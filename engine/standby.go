@@ -128,6 +128,11 @@ type follower struct {
 	left   map[snapshot.ID]bool
 	finish chan journal.Seq
 	done   chan struct{}
+
+	asks    chan func()             // what readers have it do between two messages
+	waiting map[snapshot.ID][]*wait // reads that want a version which is not there yet
+	waits   int
+	stop    func() // ends what it is asked from elsewhere; nil: its copies answer nothing yet
 }
 
 const (
@@ -181,6 +186,8 @@ func (s *session) follow(ctx context.Context, p int) error {
 	defer s.claims[p].exit()
 	s.w.log.Info("partition followed", "partition", p, "from", f.at.Seq+1)
 	err = f.run(ctx)
+	f.unread()
+	defer f.ep.end(errStopped)
 	switch cause := context.Cause(s.w.life); {
 	case errors.Is(cause, errKilled):
 		return nil
@@ -196,9 +203,11 @@ func (s *session) newFollower(ctx context.Context, p int) (*follower, error) {
 		return nil, err
 	}
 	ep := s.newEpoch(p, s.js.Log(p), nil, w)
-	ep.ownsNothing, ep.committer = true, newCommitter(ep, 1)
+	ep.committer = newCommitter(ep, 1)
 	ep.ctx, ep.cancel = context.WithCancel(ctx)
-	f := &follower{ep: ep, copies: map[snapshot.ID]*replayed{}, left: map[snapshot.ID]bool{}, finish: make(chan journal.Seq, 1), done: make(chan struct{})}
+	f := &follower{ep: ep, copies: map[snapshot.ID]*replayed{}, left: map[snapshot.ID]bool{}, finish: make(chan journal.Seq, 1), done: make(chan struct{}),
+		asks: make(chan func(), asksMax), waiting: map[snapshot.ID][]*wait{}}
+	ep.follower = f
 	if err := f.open(ep.ctx); err != nil {
 		ep.cancel()
 		return nil, err
@@ -289,6 +298,11 @@ func (f *follower) run(ctx context.Context) error {
 	var until journal.Seq // 0: not to end yet
 	var late <-chan time.Time
 	for until == 0 || f.at.Seq < until {
+		if f.stop == nil && until == 0 && !f.behind() {
+			if err := f.read(following); err != nil {
+				return err
+			}
+		}
 		follows, moved := f.ep.ses.claims[f.ep.p].follows()
 		if !follows && until == 0 {
 			select {
@@ -308,7 +322,11 @@ func (f *follower) run(ctx context.Context) error {
 		select {
 		case m := <-messages:
 			err = f.take(following, m)
+		case do := <-f.asks:
+			do()
+			err = context.Cause(f.ep.w.life) // a write of it may have failed
 		case <-tick.C:
+			f.forget()
 			err = f.flush()
 		case <-moved:
 		case until = <-f.finish:
@@ -396,6 +414,7 @@ func (f *follower) takeRecord(ctx context.Context, m journal.Message) error {
 	switch {
 	case err == nil:
 		f.copies[id] = r
+		f.moved(id, m, rec)
 		return nil
 	case ctx.Err() != nil || errors.Is(err, errEpochOver):
 		return err
@@ -468,26 +487,34 @@ func (f *follower) refill(ctx context.Context, c *class, id snapshot.ID, m journ
 func (f *follower) leave(id snapshot.ID, seq journal.Seq, err error) {
 	f.ep.w.log.Warn("copy left as it is: the object is rebuilt when it wakes up", "object", id, "stream", f.ep.log.Stream(), "seq", seq, "err", err)
 	delete(f.copies, id)
+	f.moved(id, journal.Message{}, nil)
 	if len(f.left) >= copyLeftMax {
 		clear(f.left) // they are found again
 	}
 	f.left[id] = true
 }
 
+// save brings the store to where a copy is.
+func (f *follower) save(id snapshot.ID, r *replayed) error {
+	if len(r.state.tail) == 0 {
+		return nil
+	}
+	folded, err := foldOf(r.act)
+	if err != nil {
+		f.leave(id, r.at.seq, err)
+		return nil
+	}
+	if err := r.save(f.ep, folded); err != nil {
+		return f.ep.w.storeFailed(err)
+	}
+	return nil
+}
+
 // flush brings the store to where the copies are.
 func (f *follower) flush() error {
 	for _, id := range slices.Sorted(maps.Keys(f.copies)) {
-		r := f.copies[id]
-		if len(r.state.tail) == 0 {
-			continue
-		}
-		folded, err := foldOf(r.act)
-		if err != nil {
-			f.leave(id, r.at.seq, err)
-			continue
-		}
-		if err := r.save(f.ep, folded); err != nil {
-			return f.ep.w.storeFailed(err)
+		if err := f.save(id, f.copies[id]); err != nil {
+			return err
 		}
 	}
 	clear(f.copies)

@@ -29,8 +29,9 @@ type Worker struct {
 	memory atomic.Int64 // of the objects in memory
 	queued atomic.Int64 // bytes of the requests that wait
 	full   atomic.Pointer[error]
-	epochs []atomic.Pointer[epoch] // by partition; nil: not owned now
-	ses    atomic.Pointer[session] // nil: none that has settled its share
+	epochs []atomic.Pointer[epoch]    // by partition; nil: not owned now
+	copies []atomic.Pointer[follower] // by partition; nil: its copies answer nothing now
+	ses    atomic.Pointer[session]    // nil: none that has settled its share
 	when   thresholds
 	bounds bounds
 
@@ -38,6 +39,7 @@ type Worker struct {
 	endedFor   time.Duration             // how long the leases of workers that have ended are kept
 	reads      int                       // the highest format that it reads
 	needs      func(*journal.Commit) int // the format that a commit's readers need
+	leasesEach int
 
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
@@ -63,8 +65,10 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{cfg: cfg, ns: cfg.Namespace, log: cfg.Log, clock: cfg.Clock, store: cfg.Store, classes: classes,
-		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
-		when: usual, bounds: usualBounds, probeEvery: probeEvery, endedFor: endedFor, reads: journal.Format, needs: (*journal.Commit).MinReader, born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
+		epochs: make([]atomic.Pointer[epoch], cfg.Partitions), copies: make([]atomic.Pointer[follower], cfg.Partitions),
+		high: map[int]knowledge{}, alarms: map[int]error{}, inbox: map[int]error{},
+		when: usual, bounds: usualBounds, probeEvery: probeEvery, leasesEach: leasesEach, endedFor: endedFor, reads: journal.Format, needs: (*journal.Commit).MinReader,
+		born: time.Now(), resting: make(chan func()), handing: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.client = NewClient(w.Nearest())
 	w.client.now = w.clock.Now
 	w.life, w.kill = context.WithCancelCause(context.Background())

@@ -69,6 +69,7 @@ var newline = []byte("\n")
 
 // describe puts what is known of the reply into its headers.
 func (g *Gateway) describe(h http.Header, req *engine.Request, reply *engine.Reply) {
+	h.Set(wire.HeaderVersion, strconv.FormatUint(uint64(reply.Version), 10))
 	if h.Get("ETag") == "" {
 		h.Set("ETag", etag(uint64(reply.Version)))
 	}

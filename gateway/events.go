@@ -19,7 +19,7 @@ type events struct {
 	strays, dead             prometheus.Counter
 	incarnations, unrenewed  prometheus.Counter
 	renewals, begun, handing prometheus.Histogram
-	ended                    *prometheus.CounterVec
+	ended, copyReads         *prometheus.CounterVec
 }
 
 // register makes them. What has not happened yet is there as 0, so that the first time is seen as an increase.
@@ -52,6 +52,8 @@ func (e *events) register(r *prometheus.Registry) {
 		journal.Refused.String(), journal.Unknown.String())
 	e.strays = counter("perdure_strays_total", "Messages in the journal that a reader did not count.")
 	e.dead = counter("perdure_dead_letters_total", "Messages to objects that were given up.")
+	e.copyReads = counters("perdure_copy_reads_total", "Reads that came to a standby's copies: answered, or passed on to the owner.", "outcome",
+		copyAnswered, copyPassedOn)
 	e.incarnations = counter("perdure_lease_incarnations_total", "How often the worker began anew, under another lease.")
 	e.renewals = histogram("perdure_lease_renewal_duration_seconds", "How long renewals of the lease took that succeeded.")
 	e.unrenewed = counter("perdure_lease_renewals_failed_total", "Renewals of the lease that failed.")
@@ -70,16 +72,25 @@ func (e *events) register(r *prometheus.Registry) {
 	}
 }
 
+const copyAnswered, copyPassedOn = "answered", "passed_on"
+
 func (e *events) observer() engine.Observer {
 	seconds := func(h prometheus.Histogram) func(time.Duration) {
 		return func(d time.Duration) { h.Observe(d.Seconds()) }
 	}
 	return engine.Observer{
-		Gate:        seconds(e.gate),
-		Append:      seconds(e.appends),
-		Unstored:    func(o journal.Outcome) { e.unstored.WithLabelValues(o.String()).Inc() },
-		Stray:       func(journal.Message) { e.strays.Inc() },
-		Dead:        func(journal.Message) { e.dead.Inc() },
+		Gate:     seconds(e.gate),
+		Append:   seconds(e.appends),
+		Unstored: func(o journal.Outcome) { e.unstored.WithLabelValues(o.String()).Inc() },
+		Stray:    func(journal.Message) { e.strays.Inc() },
+		Dead:     func(journal.Message) { e.dead.Inc() },
+		CopyRead: func(answered bool) {
+			outcome := copyPassedOn
+			if answered {
+				outcome = copyAnswered
+			}
+			e.copyReads.WithLabelValues(outcome).Inc()
+		},
 		Incarnation: func(journal.Incarnation) { e.incarnations.Inc() },
 		Renewed:     seconds(e.renewals),
 		Unrenewed:   func(error) { e.unrenewed.Inc() },

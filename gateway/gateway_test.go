@@ -160,7 +160,7 @@ func TestWholeRequestReachesItsClass(t *testing.T) {
 	if diff := cmp.Diff([]engine.Request{want}, f.requests(), unexported); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
-	header := http.Header{"X-Reply": {"a", "b"}, "Etag": {`"7"`}, "Content-Length": {"4"}}
+	header := http.Header{"X-Reply": {"a", "b"}, "Etag": {`"7"`}, "Perdure-Version": {"7"}, "Content-Length": {"4"}}
 	if diff := cmp.Diff(header, got.Header); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}
@@ -187,6 +187,23 @@ func TestHeadKeepsTheLengthThatTheClassNames(t *testing.T) {
 	}
 }
 
+func TestReadSaysHowOldItMayBe(t *testing.T) {
+	t.Parallel()
+	f := answers(engine.Reply{Status: 200, Body: []byte("3"), Version: 3}, nil)
+	g := newGateway(t, Config{Transport: f})
+	const value = "/v1/objects/counter/x/call/value"
+	send(t, g, "POST", value, "", "Perdure-Consistency: eventual", "Perdure-Min-Version: 2")
+	send(t, g, "POST", value, "", "Perdure-Consistency: strong")
+	eventual := engine.Request{Class: "counter", Name: "x", Method: "value", Eventual: true, MinVersion: 2}
+	strong := engine.Request{Class: "counter", Name: "x", Method: "value"}
+	if diff := cmp.Diff([]engine.Request{eventual, strong}, f.requests(), unexported); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	wantProblem(t, send(t, g, "POST", value, "", "Perdure-Consistency: evental"), 400, engine.Invalid, "want eventual or strong")
+	wantProblem(t, send(t, g, "POST", value, "", "Perdure-Min-Version: W/7"), 400, engine.Invalid, "want a version")
+	wantProblem(t, send(t, g, "POST", value, "", "Perdure-Min-Version: 1", "Perdure-Min-Version: 2"), 400, engine.Invalid, "2 times")
+}
+
 func TestStatusThatHTTPDoesNotHaveIsAFaultOfTheClass(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{0, 101, 1000} {
@@ -203,7 +220,7 @@ func TestCallCarriesJSON(t *testing.T) {
 	if body := read(t, got); got.StatusCode != 200 || body != "{\"count\":3}\n" {
 		t.Errorf("got %d %q", got.StatusCode, body)
 	}
-	header := http.Header{"Etag": {`"3"`}, "Content-Length": {"12"}, "Content-Type": {"application/json"}}
+	header := http.Header{"Etag": {`"3"`}, "Perdure-Version": {"3"}, "Content-Length": {"12"}, "Content-Type": {"application/json"}}
 	if diff := cmp.Diff(header, got.Header); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}

@@ -46,6 +46,7 @@ func TestMetricsOfTurns(t *testing.T) {
 	o.Unstored(journal.Refused)
 	o.Stray(journal.Message{})
 	o.Dead(journal.Message{})
+	o.CopyRead(true)
 	o.Incarnation(journal.Incarnation{})
 	o.Renewed(time.Millisecond)
 	o.Unrenewed(errors.New("late"))
@@ -75,6 +76,8 @@ func TestMetricsOfTurns(t *testing.T) {
 		`perdure_appends_failed_total{outcome="unknown"} 0`,
 		`perdure_strays_total 1`,
 		`perdure_dead_letters_total 1`,
+		`perdure_copy_reads_total{outcome="answered"} 1`,
+		`perdure_copy_reads_total{outcome="passed_on"} 0`,
 		`perdure_lease_incarnations_total 1`,
 		`perdure_lease_renewal_duration_seconds_count 1`,
 		`perdure_lease_renewals_failed_total 1`,

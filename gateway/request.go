@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/wire"
 )
 
 const (
@@ -47,6 +48,9 @@ func (g *Gateway) request(w *response, r *http.Request, t *target) (req engine.R
 		return req, err
 	}
 	if req.Caller.Claimed, err = caller(r.Header); err != nil {
+		return req, err
+	}
+	if err = consistency(r.Header, &req); err != nil {
 		return req, err
 	}
 	if req.Body, err = g.body(w, r); err != nil {
@@ -173,6 +177,19 @@ func deadline(h http.Header, now time.Time) (time.Time, error) {
 		return at, engine.Errorf(engine.Invalid, "header %s: %s is more than %v ahead", headerDeadline, v, deadlineMax)
 	}
 	return at, nil
+}
+
+// consistency is what a read asks for.
+func consistency(h http.Header, req *engine.Request) error {
+	kind, _, err := single(h, wire.HeaderConsistency)
+	if err != nil {
+		return err
+	}
+	least, _, err := single(h, wire.HeaderMinVersion)
+	if err != nil {
+		return err
+	}
+	return req.ReadConsistency(kind, least)
 }
 
 func caller(h http.Header) (string, error) {

@@ -154,7 +154,10 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 		return nil, err
 	}
 	subject := c.ns.Call
-	if c.slots {
+	switch {
+	case c.slots && r.Eventual:
+		subject = c.ns.ReadAt
+	case c.slots:
 		subject = c.ns.CallAt
 	}
 	return &nats.Msg{Subject: subject(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil

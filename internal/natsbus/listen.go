@@ -56,6 +56,9 @@ func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slo
 	for slot := partition; slot < wire.Slots; slot += partitions {
 		err := subscribe(ns.SlotCalls(slot), in.take)
 		if err == nil {
+			err = subscribe(ns.SlotReads(slot), in.takeRead)
+		}
+		if err == nil {
 			err = subscribe(ns.SlotHTTP(slot), in.takeHTTP)
 		}
 		if err == nil {
@@ -79,15 +82,62 @@ type intake struct {
 	callers callers // of HTTP requests
 }
 
-// take is called for every message, one at a time per slot.
-func (in *intake) take(m *nats.Msg) {
-	slot, class, token, method, _ := in.ns.SplitCall(m.Subject) // the subscription takes no other subjects
+// ListenReads takes the reads of a partition that a standby's copies may answer, as one of those that do; the owner is another. What serve
+// answers with engine.ErrNoCopy goes on to the owner as the call that it is. stop is that of [Listen].
+func ListenReads(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slog.Logger,
+	serve func(engine.Request, func(engine.Reply, error))) (stop func(), err error) {
+	in := &intake{answers: answers{nc, ns, log}, serve: serve}
+	subs := &drained{nc: nc}
+	for slot := partition; slot < wire.Slots; slot += partitions {
+		s, err := nc.QueueSubscribe(ns.SlotReads(slot), queueGroup, in.takeForCopy)
+		if err == nil {
+			subs.add(s)
+			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+		}
+		if err != nil {
+			subs.stop()
+			return nil, fmt.Errorf("subscribe to the reads of slot %d: %w", slot, err)
+		}
+	}
+	return subs.stop, nil
+}
+
+// takeForCopy is takeRead where the owner is elsewhere.
+func (in *intake) takeForCopy(m *nats.Msg) {
+	slot, class, token, method, _ := in.ns.SplitRead(m.Subject)
+	r, err := decode(class, token, method, m)
+	switch {
+	case err != nil:
+		in.fail(in.replyTo(m), err)
+		return
+	case slot != wire.Slot(class, token):
+		in.passOn(m, in.ns.ReadAt(class, token, method))
+		return
+	}
+	in.serve(r, func(reply engine.Reply, err error) {
+		if !errors.Is(err, engine.ErrNoCopy) {
+			in.answer(in.replyTo(m), reply, err)
+			return
+		}
+		if err := in.nc.PublishMsg(&nats.Msg{Subject: in.ns.CallAt(class, token, method), Reply: m.Reply, Header: m.Header, Data: m.Data}); err != nil {
+			in.fail(in.replyTo(m), engine.Errorf(engine.Unavailable, "pass the read on to the owner: %w", err))
+		}
+	})
+}
+
+// take is called for every message, one at a time per slot, as takeRead is.
+func (in *intake) take(m *nats.Msg) { in.takeAt(m, in.ns.SplitCall, in.ns.CallAt) }
+
+func (in *intake) takeRead(m *nats.Msg) { in.takeAt(m, in.ns.SplitRead, in.ns.ReadAt) }
+
+func (in *intake) takeAt(m *nats.Msg, split func(string) (int, string, string, string, bool), at func(class, token, method string) string) {
+	slot, class, token, method, _ := split(m.Subject) // the subscription takes no other subjects
 	r, err := decode(class, token, method, m)
 	switch {
 	case err != nil:
 		in.fail(in.replyTo(m), err)
 	case slot != wire.Slot(class, token):
-		in.passOn(m, in.ns.CallAt(class, token, method))
+		in.passOn(m, at(class, token, method))
 	default:
 		in.give(r, in.replyTo(m))
 	}

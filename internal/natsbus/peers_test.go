@@ -28,7 +28,8 @@ func TestWordReachesTheOthers(t *testing.T) {
 	if err := other.Publish("words.control.word.nonsense", nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range []engine.Word{{Kind: engine.WordShare}, {Kind: engine.WordFree, Partition: 0, Of: 1}, {Kind: engine.WordOwned, Partition: 255, Of: 256}} {
+	for _, w := range []engine.Word{{Kind: engine.WordShare}, {Kind: engine.WordFree, Partition: 0, Of: 1}, {Kind: engine.WordOwned, Partition: 255, Of: 256},
+		{Kind: engine.WordRenewed, Worker: "shop-1", Life: 0xf0e1d2c3b4a59687}} {
 		way.Tell(w)
 		select {
 		case got := <-heard:
@@ -39,7 +40,8 @@ func TestWordReachesTheOthers(t *testing.T) {
 			t.Fatalf("nobody heard of %v", w)
 		}
 	}
-	for _, token := range []string{"", "share-1", "free", "free-1", "free-4-4", "free--1-4", "free-01-4", "owned-1-257", "sold-1-4", "owned-1-4-"} {
+	for _, token := range []string{"", "share-1", "free", "free-1", "free-4-4", "free--1-4", "free-01-4", "owned-1-257", "sold-1-4", "owned-1-4-", "renewed", "renewed-w", "renewed-f0e1d2c3b4a59687-",
+		"renewed-F0E1D2C3B4A59687-w"} {
 		if w, ok := engine.ParseWord(token); ok {
 			t.Errorf("%q is the word %v", token, w)
 		}

@@ -186,6 +186,14 @@ func (ns Subjects) CallAt(class, token, method string) string {
 // HTTP is the subject of whole HTTP requests to an object, in its slot.
 func (ns Subjects) HTTP(class, token string) string { return ns.part("http", class, token) }
 
+// ReadAt is the subject of a read that a standby's copy may answer as well as the owner, in its object's slot.
+func (ns Subjects) ReadAt(class, token, method string) string {
+	return ns.part("read", class, token) + "." + method
+}
+
+// SlotReads matches such reads for a slot, as owners and standbys subscribe to them.
+func (ns Subjects) SlotReads(slot int) string { return fmt.Sprintf("%s.part.%d.read.*.*.*", ns, slot) }
+
 func (ns Subjects) part(kind, class, token string) string {
 	return fmt.Sprintf("%s.part.%d.%s.%s.%s", ns, Slot(class, token), kind, class, token)
 }
@@ -241,10 +249,19 @@ func (ns Subjects) SplitObject(subject string) (kind, slot, class, token string,
 
 // SplitCall takes a slot's call subject apart: <ns>.part.<slot>.call.<class>.<token>.<method>.
 func (ns Subjects) SplitCall(subject string) (slot int, class, token, method string, ok bool) {
+	return ns.splitPart(subject, "call.")
+}
+
+// SplitRead takes the subject of [Subjects.ReadAt] apart: <ns>.part.<slot>.read.<class>.<token>.<method>.
+func (ns Subjects) SplitRead(subject string) (slot int, class, token, method string, ok bool) {
+	return ns.splitPart(subject, "read.")
+}
+
+func (ns Subjects) splitPart(subject, kind string) (slot int, class, token, method string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, string(ns)+".part.")
 	number, rest, _ := strings.Cut(rest, ".")
-	rest, call := strings.CutPrefix(rest, "call.")
-	if !ok || !call {
+	rest, fits := strings.CutPrefix(rest, kind)
+	if !ok || !fits {
 		return 0, "", "", "", false
 	}
 	return splitSlotted(number, rest)

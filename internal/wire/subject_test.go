@@ -60,6 +60,8 @@ func TestSubjects(t *testing.T) {
 		ns.CallAt("counter", token, "get"):  "objects.part.122.call.counter.a%2Eb.get",
 		ns.SlotHTTP(3):                      "objects.part.3.http.*.*",
 		ns.HTTP("counter", token):           "objects.part.122.http.counter.a%2Eb",
+		ns.SlotReads(3):                     "objects.part.3.read.*.*.*",
+		ns.ReadAt("counter", token, "get"):  "objects.part.122.read.counter.a%2Eb.get",
 		ns.Cancel(3):                        "objects.part.3.cancel",
 		ns.Admin("state"):                   "objects.admin.state",
 	} {
@@ -134,12 +136,25 @@ func TestSplitCallTakesApartWhatTheMappingMakes(t *testing.T) {
 	}
 	for _, subject := range []string{
 		"", "objects.part", "objects.part.3", "objects.part.3.call", "objects.part.3.call.counter", "objects.part.3.call.counter.x",
-		"objects.part.x.call.counter.x.addOne", "objects.part..call.counter.x.addOne", "objects.part.3.http.counter.x.get",
+		"objects.part.3.read.counter.x.addOne", "objects.part.x.call.counter.x.addOne", "objects.part..call.counter.x.addOne", "objects.part.3.http.counter.x.get",
 		"objects.call.counter.x.addOne", "other.part.3.call.counter.x.addOne", "objects.journal.3.counter.x",
 	} {
 		if _, _, _, _, ok := ns.SplitCall(subject); ok {
 			t.Errorf("SplitCall takes %q for a call", subject)
 		}
+	}
+}
+
+func TestSplitReadTakesApartWhatReadAtMakes(t *testing.T) {
+	t.Parallel()
+	ns := DefaultNamespace
+	slot, class, token, method, ok := ns.SplitRead(ns.ReadAt("counter", "a%2Eb", "value"))
+	got := []any{slot, class, token, method, ok}
+	if want := []any{122, "counter", "a%2Eb", "value", true}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if _, _, _, _, ok := ns.SplitRead(ns.CallAt("counter", "a%2Eb", "value")); ok {
+		t.Error("SplitRead takes a call for a read")
 	}
 }
 
