@@ -67,12 +67,12 @@ func (s *session) mayWrite(format int) error {
 var errNotAsked = errors.New("they are being asked")
 
 // settleFormat has the format that is wanted be written, if it may be.
-func (s *session) settleFormat(ctx context.Context) {
+func (s *session) settleFormat(ctx context.Context, leases map[string]lease) {
 	format := int(s.formats.wanted.Load())
 	if int64(format) <= s.formats.may.Load() {
 		return
 	}
-	if err := s.permit(ctx, format); err != nil {
+	if err := s.permit(ctx, format, leases); err != nil {
 		if was := s.formats.why.Swap(&err); was == nil || (*was).Error() != err.Error() {
 			s.w.log.Warn("changes of a newer kind wait", "format", format, "why", err)
 		}
@@ -83,15 +83,19 @@ func (s *session) settleFormat(ctx context.Context) {
 }
 
 // permit is nil if no worker is left, and none can come, that does not read a format.
-func (s *session) permit(ctx context.Context, format int) error {
+func (s *session) permit(ctx context.Context, format int, leases map[string]lease) error {
 	// Before the key says so, lest it shut out a worker for nothing; and behind it, since one may have come meanwhile.
-	if err := s.allRead(ctx, format); err != nil {
+	if err := s.allRead(ctx, format, leases); err != nil {
 		return err
 	}
 	if err := s.announce(ctx, format); err != nil {
 		return err
 	}
-	return s.allRead(ctx, format)
+	leases, err := readLeases(ctx, s.js.Meta())
+	if err != nil {
+		return err
+	}
+	return s.allRead(ctx, format, leases)
 }
 
 // cannotRead are those whose workers may come to read the journal, and do not read a format: by name, all that are not closed. Silence
@@ -106,11 +110,7 @@ func cannotRead(format int, leases map[string]lease) (workers []string) {
 }
 
 // allRead is nil if nobody is left who does not read a format. The lease of who was silent for long enough is closed, as for a take-over.
-func (s *session) allRead(ctx context.Context, format int) error {
-	leases, err := readLeases(ctx, s.js.Meta(), everybody)
-	if err != nil {
-		return err
-	}
+func (s *session) allRead(ctx context.Context, format int, leases map[string]lease) error {
 	for _, worker := range cannotRead(format, leases) {
 		l := leases[worker]
 		s.mu.Lock()

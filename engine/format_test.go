@@ -262,7 +262,7 @@ func TestLeasesOfWorkersThatHaveEndedAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "both leases are gone", func() bool {
-		leases := must(readLeases(t.Context(), w.meta(), everybody))(t)
+		leases := must(readLeases(t.Context(), w.meta()))(t)
 		if err := idle.forget(t.Context(), leases, idle.w.clock.Boot()); err != nil {
 			t.Fatal(err)
 		}

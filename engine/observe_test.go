@@ -112,7 +112,7 @@ func TestWhatAWorkerDoesIsTold(t *testing.T) {
 
 	meta := world.server.Session("objects", worldPartitions).Meta()
 	eventually(t, "its lease is another's between two renewals", func() bool {
-		l := must(readLeases(t.Context(), meta, func(string) bool { return true }))(t)["a"]
+		l := must(readLeases(t.Context(), meta))(t)["a"]
 		l.Nonce, l.Created = l.Nonce+1, 0
 		_, err := meta.Put(t.Context(), leaseKey("a"), l.encode(), l.rev)
 		return err == nil

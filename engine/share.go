@@ -159,7 +159,15 @@ func (r roster) hear(worker string, life journal.Token, now time.Duration) {
 const leasesEach = 10
 
 // turns is after how many looks every lease was read once.
-func (r roster) turns(each int) uint64 { return uint64(max(1, len(r)/each)) }
+func (r roster) turns(each int) uint64 {
+	open := 0
+	for _, s := range r {
+		if !s.Closed {
+			open++
+		}
+	}
+	return uint64(max(1, open/each))
+}
 
 // known tells whether a lease may be as it was read: its worker has sent word since the last look, or it is closed. It need not be read then.
 func (r roster) known(worker string, looked time.Duration) bool {
@@ -282,7 +290,7 @@ type Member struct {
 // ReadMembers reads the leases of all workers that there ever were, by name. One that is not closed may be dead nevertheless: then its
 // revision stays as it is for longer than its term.
 func ReadMembers(ctx context.Context, meta journal.Meta) (members []Member, err error) {
-	leases, err := readLeases(ctx, meta, everybody)
+	leases, err := readLeases(ctx, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -293,10 +301,13 @@ func ReadMembers(ctx context.Context, meta journal.Meta) (members []Member, err 
 	return members, nil
 }
 
-func everybody(string) bool { return true }
+// readLeases reads the leases of all workers.
+func readLeases(ctx context.Context, meta journal.Meta) (map[string]lease, error) {
+	return readLeasesOf(ctx, meta, func(string) bool { return true })
+}
 
-// readLeases reads the leases of workers.
-func readLeases(ctx context.Context, meta journal.Meta, of func(worker string) bool) (map[string]lease, error) {
+// readLeasesOf reads the leases of some workers.
+func readLeasesOf(ctx context.Context, meta journal.Meta, of func(worker string) bool) (map[string]lease, error) {
 	leases := map[string]lease{}
 	prefix := leaseKey("")
 	for key, err := range meta.Keys(ctx, prefix) {
@@ -430,8 +441,13 @@ func (s *session) share(ctx context.Context) {
 func (s *session) settleShare(ctx context.Context, told bool) (next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.trust.term*13/14)
 	defer cancel()
-	began := s.w.clock.Boot()
-	leases, err := readLeases(ctx, s.js.Meta(), func(worker string) bool { return told || s.unknown(worker) })
+	began, turns := s.w.clock.Boot(), uint64(1)
+	if told = told || s.formats.wanted.Load() > s.formats.may.Load(); !told {
+		s.mu.Lock()
+		turns = s.roster.turns(s.w.leasesEach)
+		s.mu.Unlock()
+	}
+	leases, err := readLeasesOf(ctx, s.js.Meta(), func(worker string) bool { return turns == 1 || s.unknown(worker, turns) })
 	if err != nil {
 		return 0, err
 	}
@@ -467,17 +483,16 @@ func (s *session) settleShare(ctx context.Context, told bool) (next time.Duratio
 		s.claims[p].setNext(worker == s.w.cfg.ID)
 	}
 	s.w.ses.Store(s)
-	s.settleFormat(ctx)
+	s.settleFormat(ctx, leases)
 	if err := s.forget(ctx, leases, now); err != nil {
 		s.w.log.Warn("the lease of a worker that has ended is not removed yet", "err", err)
 	}
 	return next, nil
 }
 
-// unknown tells whether a lease is to be read at this look.
-func (s *session) unknown(worker string) bool {
+// unknown tells whether a lease is to be read at this look, if each is every so many looks.
+func (s *session) unknown(worker string, turns uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	turns := s.roster.turns(s.w.leasesEach)
-	return turns == 1 || weigh(worker, 0)%turns == s.looks%turns || !s.roster.known(worker, s.looked)
+	return weigh(worker, 0)%turns == s.looks%turns || !s.roster.known(worker, s.looked)
 }

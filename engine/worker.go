@@ -36,10 +36,10 @@ type Worker struct {
 	bounds bounds
 
 	probeEvery time.Duration
+	leasesEach int
 	endedFor   time.Duration             // how long the leases of workers that have ended are kept
 	reads      int                       // the highest format that it reads
 	needs      func(*journal.Commit) int // the format that a commit's readers need
-	leasesEach int
 
 	born    time.Time
 	running sync.WaitGroup // all that epochs have started
