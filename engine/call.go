@@ -121,10 +121,10 @@ type (
 	// Eventual is a read that a standby's copy of the object may answer: as it was a moment ago, and not after what its caller
 	// has just heard of, unless AtLeast says of which version that was. Such reads of one object are spread over all that have it.
 	Eventual struct {
-		AtLeast journal.Version
+		AtLeast Version
 	}
 	// TellVersion is where the version is put that the reply is true at.
-	TellVersion struct{ To *journal.Version }
+	TellVersion struct{ To *Version }
 )
 
 func (o RequestID) call(r *Request) { r.ID = string(o) }
@@ -171,6 +171,9 @@ func (r *Request) Context() context.Context {
 	}
 	return r.ctx
 }
+
+// Version is the number of an object's commits.
+type Version = journal.Version
 
 // SessionNumber numbers a request of a [Client], so that a repeat of it applies once.
 type SessionNumber = journal.SessionNumber

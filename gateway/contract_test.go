@@ -43,6 +43,21 @@ func counting(ctx context.Context, client *gateway.Client) (int64, error) {
 	return n, err
 }
 
+func fresh(ctx context.Context, client *gateway.Client) (int64, error) {
+	env, cart := client.With(ctx), counterapi.Counters.Get("cart-77")
+	n, err := engine.Read(env, cart, counterapi.Counter.Value, nil)
+	if err != nil {
+		return n, err
+	}
+	var v engine.Version
+	n, err = engine.Call(env, cart, counterapi.Counter.Increment, counterapi.By{By: 2}, engine.TellVersion{To: &v})
+	if err != nil {
+		return n, err
+	}
+	n, err = engine.Read(env, cart, counterapi.Counter.Value, nil, engine.Eventual{AtLeast: v})
+	return n, err
+}
+
 func bytes(ctx context.Context, client *gateway.Client) error {
 	reply, err := client.Do(ctx, engine.Request{Class: "counter", Name: "cart-99", Method: "increment", Body: []byte(`{"by":2}`)})
 	fmt.Printf("%s at version %d\n", reply.Body, reply.Version)
@@ -89,6 +104,9 @@ func TestAContractIsEnough(t *testing.T) {
 	defer client.Close()
 	if n, err := counting(t.Context(), client); n != 2 || err != nil {
 		t.Errorf("counting: %d, %v", n, err)
+	}
+	if n, err := fresh(t.Context(), client); n != 2 || err != nil {
+		t.Errorf("fresh: %d, %v", n, err)
 	}
 	if err := bytes(t.Context(), client); err != nil {
 		t.Error(err)

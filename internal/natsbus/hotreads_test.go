@@ -32,7 +32,7 @@ func (*hot) Value(v engine.View, _ engine.None) (int64, error) { return n.Get(v)
 
 // Ask waits for something else, as a read does that asks another service.
 func (*hot) Ask(v engine.View, _ engine.None) (int64, error) {
-	time.Sleep(time.Millisecond) //nolint:forbidigo // it stands for a wait
+	time.Sleep(time.Millisecond) // sleeps: it stands for a wait
 	return n.Get(v), nil
 }
 
