@@ -112,7 +112,7 @@ func (c *Client) repeat(ctx context.Context, r Request, series string, once func
 			return err
 		case e.Code == UnknownOutcome && unknown == nil:
 			unknown = err
-		case unknown != nil && !e.Remote && (e.Code == Unavailable || e.Code == Overloaded || e.Code == Limited || e.Code == Timeout):
+		case unknown != nil && !e.Remote && (e.Code == Unavailable || e.Code == Overloaded || e.Code == Limited || e.Code == Timeout || e.Code == Full):
 			err = unknown // this try did nothing; an earlier one may have
 		}
 		if !e.Retryable() || ctx.Err() != nil || errors.Is(e, ErrClosed) {

@@ -26,7 +26,7 @@ func (s *scripted) Do(context.Context, Request) (Reply, error) {
 // TestAClientRemembersThatATryHadAnUnknownOutcome: what it says after its last try covers the tries before.
 func TestAClientRemembersThatATryHadAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
-	for _, later := range []error{unavailable(errEpochOver), Errorf(Timeout, "not begun by its deadline"), Errorf(Overloaded, "x")} {
+	for _, later := range []error{unavailable(errEpochOver), Errorf(Timeout, "not begun by its deadline"), Errorf(Overloaded, "x"), Errorf(Full, "x")} {
 		c := NewClient(&scripted{errs: []error{Errorf(UnknownOutcome, "sent"), later}})
 		_, err := c.Do(t.Context(), Request{Class: "register", Name: "a", Method: "add", Limit: 100 * time.Millisecond})
 		if !errors.Is(err, UnknownOutcome) {
