@@ -9,7 +9,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 ORDERS := examples/orders
 
 # The longest that the tests of one package may take on two cores.
-TIMEOUT := 10m
+TIMEOUT := 15m
 
 # How often `make race` repeats the tests.
 COUNT := 5
