@@ -230,7 +230,7 @@ var variants = []variant{
 		old: "		return s.stillThere(ctx, ep)\n", new: "		return nil\n",
 		other: "./engine TestAnIdleOwnerSeesThatItsStreamIsGone", why: "in it a stream loses its end, and its workers their connections"},
 	{name: "the witness: an accepted loss has the life of one that the bucket lost", property: "I9", file: "engine/witness.go",
-		old: "Life: loss.life + 1,", new: "Life: w.Life + 1,",
+		old: "loss.life+1, nil", new: "next.Life+1, nil",
 		other: "./engine TestABucketThatLostAnAcceptedLoss", why: "the bucket does not lose so much"},
 	{name: "the witness: an alarm is overwritten by a new epoch", property: "I2", file: "engine/witness.go",
 		old: "		if err2 != nil || now.Epoch != before || now.Life != w.Life || now.Alarm != nil || now.Acked >= ep.seq {", new: "		if err2 != nil {",
@@ -238,7 +238,7 @@ var variants = []variant{
 
 	// The share, and what workers hear of each other.
 	{name: "the share: a lease was silent before it was seen", property: "I8", file: "engine/share.go",
-		old: "		s = sighting{l, now}\n", new: "		s = sighting{l, 0}\n",
+		old: "		s = sighting{l, now, s.heard}\n", new: "		s = sighting{l, 0, s.heard}\n",
 		other: "./engine TestSilenceCountsFromTheFirstSight"},
 	{name: "the share: silence counts from an older revision", property: "I8", file: "engine/share.go",
 		old: "!known || s.rev != l.rev || ", new: "!known || ",
