@@ -217,6 +217,8 @@ func (c *Client) requestOf(ctx context.Context, slot int, m *nats.Msg, lost engi
 		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
 	case errors.Is(err, nats.ErrMaxPayload):
 		return nil, engine.Errorf(engine.TooLarge, "the server does not carry a request of this size: %w", err)
+	case life.Err() != nil: // ctx hears of that a moment later
+		err = context.Cause(life)
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
