@@ -23,7 +23,7 @@ CUTS := 200
 HISTORIES := 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help run cluster cluster-stop test race torture sim mutants soak bench gobench lint fmt check
+.PHONY: help run cluster cluster-stop test race torture sim mutants model soak bench gobench lint fmt check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ sim: ## tell N simulated stories (100000); SEED=n tells one of them, and why it 
 
 mutants: ## break the program line by line, and see that the tests notice (ONLY=text, PART=1/3: some; N=stories: 5000)
 	go run ./internal/mutants -n $(or $(N),5000) -only '$(ONLY)' -part '$(or $(PART),1/1)'
+
+model: ## the protocol in a model checker, with broken variants (docs/model; ONLY=word: some); needs spin and gcc
+	@docs/model/check.sh '$(ONLY)'
 
 # Only packages that have benchmarks, so that the others are not built for nothing.
 gobench: ## the Go benchmarks of each step, with allocations
