@@ -9,7 +9,7 @@
  * I5 no gaps     what was acknowledged, or read, is a counted record (epoch, first, prev)
  * I6 not stuck   (-DLIVE) faults are finite; every run ends with an owner that may answer
  *
- * Time. A lease's term is not counted (lease.pml does). Trust may end at any moment. When a taker's wait is over, every
+ * Time. A lease's term is not counted. Trust may end at any moment. When a taker's wait is over, every
  * trust that rests on the revision it saw, or on an older one, has ended: that is what correct clocks give.
  * A broken clock is TAKER_NO_WAIT.
  */

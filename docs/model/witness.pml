@@ -12,10 +12,10 @@
 #define W 2              /* fillers; in flight is one append of each worker */
 #endif
 #ifndef T
-#define T 4              /* epochs */
+#define T 3              /* epochs */
 #endif
 #ifndef V
-#define V 3              /* records */
+#define V 2              /* records */
 #endif
 #ifndef LOSSES
 #define LOSSES 1         /* times that the stream loses its end */
@@ -49,12 +49,12 @@ Worker k[N];
 byte nt, nr, losses, backs, crashes, accepts;
 /* ghosts: what was acknowledged where; the end after a loss that nobody accepted; whether more was lost than the key knew; whether the
  * key knows; whether worker w remembers; whether w's epoch was there before the loss */
-byte g[S], cut = 255; bit unknown, keyKnows, mine[N], before[N];
+byte g[S], cut = 255; bit unknown, keyKnows, wasKnows, mine[N], before[N];
 byte i_, have_; bit ok_;
 
 #define TOK(m) (m / 16)
 inline put(ntok, nat, nack, nlife, nalarm) {
-	was.tok = key.tok; was.at = key.at; was.ack = key.ack; was.life = key.life; was.alarm = key.alarm; was.rev = key.rev;
+	was.tok = key.tok; was.at = key.at; was.ack = key.ack; was.life = key.life; was.alarm = key.alarm; was.rev = key.rev; wasKnows = keyKnows;
 	key.tok = ntok; key.at = nat; key.ack = nack; key.life = nlife; key.alarm = nalarm; key.rev++
 }
 inline know(w) {         /* what the worker remembers of its epoch */
@@ -108,19 +108,23 @@ inline findEpoch() {
 	:: else -> break
 	od
 }
+inline remembers() {     /* what the worker remembers against the stream; the key has the alarm then */
+#ifndef OWN_NOT_COMPARED
+	if
+	:: k[w].kseq && k[w].klife >= key.life && !key.alarm ->
+		held(k[w].ktok, k[w].kat, k[w].kseq);
+		if :: have_ < k[w].kseq -> ok_ = 0; put(key.tok, key.at, key.ack, key.life, k[w].kseq); told() :: else fi; have_ = 0
+	:: else
+	fi
+#else
+	skip
+#endif
+}
 proctype worker(byte w) {
 	do
 	/* ---- begin an epoch: look and compare, fence, write the key, serve ---- */
 	:: atomic { k[w].phase == IDLE && nt < T ->
-		ok_ = 1;
-#ifndef OWN_NOT_COMPARED
-		if
-		:: k[w].kseq && k[w].klife >= key.life && !key.alarm ->
-			held(k[w].ktok, k[w].kat, k[w].kseq);
-			if :: have_ < k[w].kseq -> ok_ = 0; put(key.tok, key.at, key.ack, key.life, k[w].kseq); told() :: else fi; have_ = 0
-		:: else
-		fi;
-#endif
+		ok_ = 1; remembers();
 		if :: ok_ -> fits() :: else fi;
 		if
 		:: ok_ -> k[w].phase = LOOKED; k[w].lat = eat; k[w].life = key.life;
@@ -137,16 +141,14 @@ proctype worker(byte w) {
 		fi }
 	:: atomic { k[w].phase == LOOKED -> over(w) }                /* it gave up, or was refused */
 	:: atomic { k[w].phase == FENCED ->                          /* takeWitness */
-		ok_ = 0;
+		ok_ = 1;
 		if
-		:: key.rev == k[w].k.rev ->
-#ifdef TAKE_UNCHECKED
-			ok_ = 1
-#else
-			ok_ = key.ack < k[w].at && (k[w].kseq < k[w].at || k[w].klife < k[w].life)
+		:: key.rev != k[w].k.rev && !(key.tok == k[w].k.tok && key.life == k[w].life && !key.alarm && key.ack < k[w].at) -> ok_ = 0
+		:: else ->
+#ifndef TAKE_UNCHECKED
+			fits();                                          /* compared again, since the stream may have gone back since */
+			if :: ok_ -> remembers() :: else fi
 #endif
-		:: key.rev != k[w].k.rev && key.tok == k[w].k.tok && key.life == k[w].life && !key.alarm && key.ack < k[w].at -> ok_ = 1
-		:: else
 		fi;
 		if
 		:: ok_ && s[k[w].at] == k[w].tok * 16 && eat == k[w].at ->       /* and readHistory */
@@ -211,7 +213,7 @@ proctype world() {
 		od;
 		findEpoch();
 		if :: last < cut -> cut = last :: else fi;
-		keyKnows = keyKnows || key.ack > cut || key.alarm;
+		keyKnows = keyKnows || key.ack > cut || key.alarm; wasKnows = wasKnows || was.ack > cut || was.alarm;
 		do
 		:: w < N ->
 			if :: k[w].kseq > cut && k[w].klife >= key.life -> mine[w] = 1 :: else fi;
@@ -228,7 +230,7 @@ proctype world() {
 	:: atomic { backs < BACKS && was.rev < key.rev -> backs++;    /* the bucket loses its last write */
 		if :: key.ack > was.ack -> unknown = 1 :: else fi;
 		key.tok = was.tok; key.at = was.at; key.ack = was.ack; key.life = was.life; key.alarm = was.alarm; key.rev = was.rev;
-		keyKnows = key.ack > cut || key.alarm }
+		keyKnows = wasKnows }
 	:: atomic { accepts < ACCEPTS ->
 		fits();
 		if
@@ -240,7 +242,7 @@ proctype world() {
 			do :: last <= i_ + W && last < S - 1 -> last++; s[last] = FILLER :: else -> break od;
 #endif
 			put(key.tok, 0, last, key.life + 1, 0);
-			i_ = 0; cut = 255; keyKnows = 0; mine[0] = 0; mine[1] = 0
+			i_ = 0; cut = 255; keyKnows = 0; wasKnows = 0; mine[0] = 0; mine[1] = 0
 		:: else
 		fi; ok_ = 0 }
 	od
