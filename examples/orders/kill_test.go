@@ -28,6 +28,7 @@ const (
 	skus      = 5
 	received  = 100 // of each SKU: fewer than are ordered, so that some orders are refused
 	killsEach = 4
+	ordersMin = 120 // about 840 pieces of what there are 500 of
 	countMax  = 6
 )
 
@@ -109,6 +110,9 @@ func TestOrdersSurviveKills(t *testing.T) {
 		})
 	}
 	killing.Wait()
+	for w.ordered() < ordersMin && t.Context().Err() == nil { // on a slow machine few were accepted between the kills
+		<-time.After(10 * time.Millisecond)
+	}
 	stop()
 	ordering.Wait()
 	w.shop.kill() // what it has not sent yet is not sent any more
@@ -134,6 +138,13 @@ func (w *world) orders(ctx context.Context, who int, random *rand.Rand) {
 			w.order(o)
 		}
 	}
+}
+
+// ordered is how many orders were accepted.
+func (w *world) ordered() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.accepted)
 }
 
 // order sends an order until it is accepted.
