@@ -13,8 +13,9 @@ bad=0
 while read -r model want states flags; do
 	line="$model $want $states $flags"
 	case $line in '' | ' '* | '#'*) [ $write ] && echo "$line" | sed 's/ *$//' >>got; continue ;; *"$1"*) ;; *) [ $write ] && echo "$line" >>got; continue ;; esac
+	opt=-O0; [ "$want" = ok ] && opt=-O1 # what ends early is compiled longer than it runs
 	# shellcheck disable=SC2086 # they are several
-	spin -a $flags "$model.pml" >out && gcc -O1 -w -DSAFETY -DCOLLAPSE -DNOREDUCE -DMEMLIM=900 -o pan pan.c || { cat out; exit 1; }
+	spin -a $flags "$model.pml" >out && gcc $opt -w -DSAFETY -DCOLLAPSE -DNOREDUCE -DMEMLIM=900 -o pan pan.c || { cat out; exit 1; }
 	./pan -E -m400000 -w22 >out 2>&1
 	found=$(awk '/states, stored/ {print $1}' out)
 	verdict=$(sed -nE 's/.*assertion violated .*\b([A-Z][0-9])\|\|.*/\1/p' out)
