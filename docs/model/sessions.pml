@@ -35,7 +35,7 @@ typedef Co { byte in, n, m, at, dl };
 Co q[P]; byte nq;        /* commits in flight, in order */
 byte ends, others, next = 1;     /* the next new number */
 byte dead[NR + 1];       /* deadline of a number */
-byte done, gone, told;   /* the client: answered or given up; given up; told */
+byte done, gone;         /* the client: answered or given up; given up */
 #ifdef INBOX
 typedef Le { byte n, m, at };
 Le le[L + 1]; byte nl;

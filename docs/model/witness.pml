@@ -42,9 +42,9 @@ byte s[S], last, eat;
 /* the key part.<p>: epoch, its position, highest acknowledged, life, alarm (what is known), revision; and as it was before */
 typedef Key { byte tok, at, ack, life, alarm, rev };
 Key key, was;
-/* workers. hi: the last acknowledged; fl, fexp: what is in flight, and the last sequence that it expects; lat, lrev: as it looked.
+/* workers. hi: the last acknowledged; fl, fexp: what is in flight, and the last sequence that it expects; lat, ltok, lrev: the last epoch and the key, as it looked.
  * What it remembers: klife, ktok, kat, kseq */
-typedef Worker { byte phase, tok, at, hi, n, life, lat, fl, fexp, klife, ktok, kat, kseq; Key k };
+typedef Worker { byte phase, tok, at, hi, n, life, lat, ltok, lrev, fl, fexp, klife, ktok, kat, kseq };
 Worker k[N];
 byte nt, nr, losses, backs, crashes, accepts;
 /* ghosts: what was acknowledged where; the end after a loss that nobody accepted; whether more was lost than the key knew; whether the
@@ -66,7 +66,7 @@ inline told() {          /* the key knows now; whoever serves already hears of i
 inline over(w) {
 	if :: k[w].phase == ACTIVE -> know(w) :: else fi;
 	k[w].phase = IDLE; k[w].tok = 0; k[w].at = 0; k[w].hi = 0; k[w].n = 0; k[w].life = 0; k[w].lat = 0; before[w] = 0;
-	k[w].k.tok = 0; k[w].k.at = 0; k[w].k.ack = 0; k[w].k.life = 0; k[w].k.alarm = 0; k[w].k.rev = 0
+	k[w].ltok = 0; k[w].lrev = 0
 }
 /* How far the stream can be what it was when it went to seq under the epoch that began at pos: held in knowledge.go */
 inline held(etok, pos, seq) {
@@ -128,7 +128,7 @@ proctype worker(byte w) {
 		if :: ok_ -> fits() :: else fi;
 		if
 		:: ok_ -> k[w].phase = LOOKED; k[w].lat = eat; k[w].life = key.life;
-			k[w].k.tok = key.tok; k[w].k.ack = key.ack; k[w].k.rev = key.rev
+			k[w].ltok = key.tok; k[w].lrev = key.rev
 		:: else
 		fi; ok_ = 0 }
 	:: atomic { k[w].phase == LOOKED ->
@@ -143,7 +143,7 @@ proctype worker(byte w) {
 	:: atomic { k[w].phase == FENCED ->                          /* takeWitness */
 		ok_ = 1;
 		if
-		:: key.rev != k[w].k.rev && !(key.tok == k[w].k.tok && key.life == k[w].life && !key.alarm && key.ack < k[w].at) -> ok_ = 0
+		:: key.rev != k[w].lrev && !(key.tok == k[w].ltok && key.life == k[w].life && !key.alarm && key.ack < k[w].at) -> ok_ = 0
 		:: else ->
 #ifndef TAKE_UNCHECKED
 			fits();                                          /* compared again, since the stream may have gone back since */
@@ -153,7 +153,7 @@ proctype worker(byte w) {
 		if
 		:: ok_ && s[k[w].at] == k[w].tok * 16 && eat == k[w].at ->       /* and readHistory */
 			put(k[w].tok, k[w].at, k[w].hi, k[w].life, 0);
-			k[w].phase = ACTIVE; k[w].k.tok = 0; k[w].k.ack = 0; k[w].k.rev = 0
+			k[w].phase = ACTIVE; k[w].ltok = 0; k[w].lrev = 0
 		:: else -> over(w)
 		fi; ok_ = 0 }
 	/* ---- serve ---- */
@@ -161,8 +161,9 @@ proctype worker(byte w) {
 		nr++; k[w].n++; k[w].fl = k[w].tok * 16 + k[w].n; k[w].fexp = k[w].hi }
 	:: atomic { k[w].phase == ACTIVE ->                          /* an answer */
 		assert(L1 || before[w] || (!keyKnows && !mine[w])) }
-	:: atomic { k[w].phase == ACTIVE && (k[w].hi != k[w].kseq || k[w].ktok != k[w].tok || key.tok != k[w].tok || key.ack < k[w].hi || key.alarm || s[k[w].at] != k[w].tok * 16) ->
-		know(w);                                                 /* each second */
+	:: atomic { k[w].phase == ACTIVE && (k[w].hi != k[w].kseq || k[w].ktok != k[w].tok || key.tok != k[w].tok ||
+			key.ack < k[w].hi || key.alarm || s[k[w].at] != k[w].tok * 16) ->  /* each second */
+		know(w);
 		if
 		:: key.tok != k[w].tok || key.life != k[w].life || key.alarm -> over(w)
 		:: else ->
