@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/perdure/perdure/journal"
+	"github.com/perdure/perdure/journal/journaltest"
 )
 
 // TestLawfulEpochStories tells who may follow whom. Incarnations are written revision:nonce.
@@ -77,5 +80,39 @@ func TestCreatedRevisionIsTheFirstOne(t *testing.T) {
 	}
 	if want := (journal.Incarnation{Revision: 12, Nonce: 5}); first.incarnation() != want || renewed.incarnation() != want {
 		t.Errorf("%v, then %v", first.incarnation(), renewed.incarnation())
+	}
+}
+
+// TestARenewalThatMeetsItsOwnIsNotTaken: a server that has promised an earlier renewal, and not stored it yet, refuses the next one; so long
+// as the key has the worker's own life, nobody has taken it.
+func TestARenewalThatMeetsItsOwnIsNotTaken(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	var refused atomic.Int32
+	worker := w.worker("w", func(c *Config) {
+		connect := c.Connect
+		c.Connect = func(ctx context.Context) (journal.Session, error) {
+			s, err := connect(ctx)
+			return journaltest.Faulty(s, &journaltest.Plan{Meta: func(key string) error {
+				if n := refused.Load(); key == leaseKey("w") && n > 0 {
+					refused.Store(n - 1)
+					return journal.ErrConflict
+				}
+				return nil
+			}}), err
+		}
+	})
+	w.ready(worker)
+	session := worker.ses.Load()
+	refused.Store(5)
+	eventually(t, "all five were met", func() bool { return refused.Load() == 0 })
+	lease := func() journal.Seq {
+		l := must(session.readLease(t.Context(), "w"))(t)
+		return l.rev
+	}
+	before := lease()
+	eventually(t, "it is renewed", func() bool { return lease() > before })
+	if worker.ses.Load() != session || !session.valid() {
+		t.Error("the session is over")
 	}
 }

@@ -239,12 +239,22 @@ func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
 	change(&next)
 	sent := s.w.clock.Boot()
 	rev, err := s.js.Meta().Put(ctx, leaseKey(s.w.cfg.ID), next.encode(), s.rev)
-	if errors.Is(err, journal.ErrConflict) {
-		// An earlier renewal without an answer may have been stored: then the key still has this incarnation.
-		if now, err2 := s.readLease(ctx, s.w.cfg.ID); err2 == nil && now.incarnation() == s.incarnation && !now.Closed {
-			sent = s.w.clock.Boot()
-			rev, err = s.js.Meta().Put(ctx, leaseKey(s.w.cfg.ID), next.encode(), now.rev)
+	// An earlier renewal without an answer may have been stored, or be about to: while the key has this incarnation nobody has taken the lease.
+	for tried := s.rev; errors.Is(err, journal.ErrConflict); {
+		now, err2 := s.readLease(ctx, s.w.cfg.ID)
+		if err2 != nil {
+			return err2
 		}
+		if now.incarnation() != s.incarnation || now.Closed {
+			break
+		}
+		if now.rev == tried { // what it conflicts with cannot be read yet
+			if err := sleep(ctx, conflictPause); err != nil {
+				return err
+			}
+		}
+		tried, sent = now.rev, s.w.clock.Boot()
+		rev, err = s.js.Meta().Put(ctx, leaseKey(s.w.cfg.ID), next.encode(), tried)
 	}
 	if err != nil {
 		return err
@@ -256,6 +266,9 @@ func (s *session) write(ctx context.Context, change func(*leaseValue)) error {
 	}
 	return nil
 }
+
+// conflictPause is how long a server that has promised a write, and not done it, is left alone.
+const conflictPause = 10 * time.Millisecond
 
 // close closes the own lease at a clean stop, so that another may follow at once.
 func (s *session) close() {
