@@ -44,18 +44,9 @@ func (w *Worker) readCopy(ctx context.Context, r Request) (Reply, error) {
 	if f == nil {
 		return Reply{}, ErrNoCopy
 	}
-	type answer struct {
-		reply Reply
-		err   error
-	}
-	done := make(chan answer, 1)
-	f.serve(ctx, r, func(reply Reply, err error) { done <- answer{reply, err} })
-	select {
-	case a := <-done:
-		return a.reply, a.err
-	case <-ctx.Done():
-		return Reply{}, Errorf(Timeout, "the caller stopped waiting: %w", context.Cause(ctx))
-	}
+	return replyOf(ctx, func(reply func(Reply, error)) { f.serve(ctx, r, reply) }, func() error {
+		return Errorf(Timeout, "the caller stopped waiting: %w", context.Cause(ctx))
+	})
 }
 
 // read has the copies answer from now on. following ends when the follower does.
@@ -136,8 +127,8 @@ func (f *follower) arrived(id snapshot.ID, version journal.Version) {
 	f.release(id, func(w *wait) bool { return w.version <= version })
 }
 
-// forget lets go of the reads that have waited for too long.
-func (f *follower) forget() {
+// overdue lets go of the reads that have waited for too long.
+func (f *follower) overdue() {
 	now := f.ep.w.awake()
 	for id := range f.waiting {
 		f.release(id, func(w *wait) bool { return w.until <= now })

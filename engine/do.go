@@ -29,18 +29,25 @@ const (
 // Do sends a request to its object and waits for the reply. It does not repeat: [Unavailable] and [UnknownOutcome] are
 // for the caller, which a [Client] is. When ctx ends first the outcome is unknown.
 func (w *Worker) Do(ctx context.Context, r Request) (Reply, error) {
+	return replyOf(ctx, func(reply func(Reply, error)) { w.submit(ctx, r, reply) }, func() error {
+		return &Error{Code: UnknownOutcome, Detail: "the caller stopped waiting", Object: r.Class + "/" + r.Name,
+			RequestID: r.requestID(), cause: context.Cause(ctx)}
+	})
+}
+
+// replyOf waits for what ask is answered; when ctx ends first the error is that of left.
+func replyOf(ctx context.Context, ask func(reply func(Reply, error)), left func() error) (Reply, error) {
 	type answer struct {
 		reply Reply
 		err   error
 	}
 	done := make(chan answer, 1)
-	w.submit(ctx, r, func(reply Reply, err error) { done <- answer{reply, err} })
+	ask(func(reply Reply, err error) { done <- answer{reply, err} })
 	select {
 	case a := <-done:
 		return a.reply, a.err
 	case <-ctx.Done():
-		return Reply{}, &Error{Code: UnknownOutcome, Detail: "the caller stopped waiting", Object: r.Class + "/" + r.Name,
-			RequestID: r.requestID(), cause: context.Cause(ctx)}
+		return Reply{}, left()
 	}
 }
 

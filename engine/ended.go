@@ -23,8 +23,8 @@ import (
 // is followed at once by it.
 const endedFor = time.Hour
 
-// forget removes a lease that nobody has changed for so long, or closes it: one at a look.
-func (s *session) forget(ctx context.Context, leases map[string]lease, now time.Duration) error {
+// removeEnded removes a lease that nobody has changed for so long, or closes it: one at a look.
+func (s *session) removeEnded(ctx context.Context, leases map[string]lease, now time.Duration) error {
 	for _, worker := range slices.Sorted(maps.Keys(leases)) {
 		l := leases[worker]
 		s.mu.Lock()

@@ -263,7 +263,7 @@ func TestLeasesOfWorkersThatHaveEndedAreRemoved(t *testing.T) {
 	}
 	eventually(t, "both leases are gone", func() bool {
 		leases := must(readLeases(t.Context(), w.meta()))(t)
-		if err := idle.forget(t.Context(), leases, idle.w.clock.Boot()); err != nil {
+		if err := idle.removeEnded(t.Context(), leases, idle.w.clock.Boot()); err != nil {
 			t.Fatal(err)
 		}
 		return len(leases) == 1

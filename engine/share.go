@@ -393,12 +393,12 @@ func (c *claim) wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	forget(c.word)
+	takeWord(c.word)
 	return nil
 }
 
-// forget takes a word that has come beside what is about to be looked at anyway, and tells whether there was one.
-func forget(word chan struct{}) bool {
+// takeWord takes a word that has come beside what is about to be looked at anyway, and tells whether there was one.
+func takeWord(word chan struct{}) bool {
 	select {
 	case <-word:
 		return true
@@ -421,10 +421,7 @@ func (s *session) share(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if forget(s.look) {
-			told = true
-		}
-		next, err := s.settleShare(ctx, told)
+		next, err := s.settleShare(ctx, takeWord(s.look) || told)
 		if err != nil && ctx.Err() == nil {
 			s.w.log.Warn("share not settled", "err", err)
 		}
@@ -484,7 +481,7 @@ func (s *session) settleShare(ctx context.Context, told bool) (next time.Duratio
 	}
 	s.w.ses.Store(s)
 	s.settleFormat(ctx, leases)
-	if err := s.forget(ctx, leases, now); err != nil {
+	if err := s.removeEnded(ctx, leases, now); err != nil {
 		s.w.log.Warn("the lease of a worker that has ended is not removed yet", "err", err)
 	}
 	return next, nil

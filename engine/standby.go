@@ -326,7 +326,7 @@ func (f *follower) run(ctx context.Context) error {
 			do()
 			err = context.Cause(f.ep.w.life) // a write of it may have failed
 		case <-tick.C:
-			f.forget()
+			f.overdue()
 			err = f.flush()
 		case <-moved:
 		case until = <-f.finish:

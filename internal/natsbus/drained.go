@@ -17,6 +17,16 @@ type drained struct {
 // drainWithin bounds the wait for a server that does not answer.
 const drainWithin = 2 * time.Second
 
+// queue subscribes in the queue group, with room for all that waits while the process gets no time to run.
+func (d *drained) queue(subject string, take nats.MsgHandler) error {
+	s, err := d.nc.QueueSubscribe(subject, queueGroup, take)
+	if err != nil {
+		return err
+	}
+	d.add(s)
+	return s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+}
+
 func (d *drained) add(s *nats.Subscription) {
 	d.open.Add(1)
 	s.SetClosedHandler(func(string) { d.open.Done() }) // called behind the last message

@@ -45,24 +45,16 @@ func Listen(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log *slo
 	in := &intake{answers: answers{nc, ns, log}, serve: serve, callers: callers{waiting: map[string]*waitingCaller{}}}
 	subs := &drained{nc: nc}
 	stop = subs.stop
-	subscribe := func(subject string, take nats.MsgHandler) error {
-		s, err := nc.QueueSubscribe(subject, queueGroup, take)
-		if err == nil {
-			subs.add(s)
-			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
-		}
-		return err
-	}
 	for slot := partition; slot < wire.Slots; slot += partitions {
-		err := subscribe(ns.SlotCalls(slot), in.take)
+		err := subs.queue(ns.SlotCalls(slot), in.take)
 		if err == nil {
-			err = subscribe(ns.SlotReads(slot), in.takeRead)
+			err = subs.queue(ns.SlotReads(slot), in.takeRead)
 		}
 		if err == nil {
-			err = subscribe(ns.SlotHTTP(slot), in.takeHTTP)
+			err = subs.queue(ns.SlotHTTP(slot), in.takeHTTP)
 		}
 		if err == nil {
-			err = subscribe(ns.Cancel(slot), in.callers.left)
+			err = subs.queue(ns.Cancel(slot), in.callers.left)
 		}
 		if err != nil {
 			stop()
@@ -89,12 +81,7 @@ func ListenReads(nc *nats.Conn, ns wire.Subjects, partition, partitions int, log
 	in := &intake{answers: answers{nc, ns, log}, serve: serve}
 	subs := &drained{nc: nc}
 	for slot := partition; slot < wire.Slots; slot += partitions {
-		s, err := nc.QueueSubscribe(ns.SlotReads(slot), queueGroup, in.takeForCopy)
-		if err == nil {
-			subs.add(s)
-			err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
-		}
-		if err != nil {
+		if err := subs.queue(ns.SlotReads(slot), in.takeForCopy); err != nil {
 			subs.stop()
 			return nil, fmt.Errorf("subscribe to the reads of slot %d: %w", slot, err)
 		}
