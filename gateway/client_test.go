@@ -181,7 +181,13 @@ func TestErrorsOfTheClassArriveWhole(t *testing.T) {
 		t.Errorf("a plain error: %#v", e)
 	}
 	for _, code := range []engine.Code{engine.Unavailable, engine.UnknownOutcome} {
-		_, err := engine.Call(env, engine.Remote[*faulty]("faulty").Get("a b"), (*faulty).Fail, failure{Code: code}, engine.RequestID("again"), engine.Limit(500*time.Millisecond))
+		var err error
+		for range 20 { // the limit may come while the last try is under way, on a busy machine: its outcome is unknown then, and nothing of the class
+			_, err = engine.Call(env, engine.Remote[*faulty]("faulty").Get("a b"), (*faulty).Fail, failure{Code: code}, engine.RequestID("again"), engine.Limit(500*time.Millisecond))
+			if !errors.Is(err, engine.UnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+				break
+			}
+		}
 		if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != code || !e.Retryable() || e.Object != "faulty/a b" || e.RequestID != "again" {
 			t.Errorf("%s: %#v", code, err)
 		}
