@@ -49,7 +49,7 @@ func (d *dev) startSync(ctx context.Context) (err error) {
 	return d.startServer(d.every)
 }
 
-// noteCut tells of a power cut, and makes the witnesses know what was acknowledged before it.
+// noteCut tells of a power cut, and holds what was acknowledged before it against the streams.
 func (d *dev) noteCut(ctx context.Context) error {
 	d.log.Warn("the machine went down since the last start, without a clean stop", "sync", d.sync, "put aside", d.cut.Aside)
 	s, err := d.session(ctx, d.ns)
@@ -59,7 +59,7 @@ func (d *dev) noteCut(ctx context.Context) error {
 	defer s.Close()
 	for p := range d.kept.Partitions {
 		if acked := d.cut.Acked[d.ns.Stream(p)]; acked > 0 {
-			if err := engine.NoteWitness(ctx, s, p, journal.Seq(acked)); err != nil {
+			if err := engine.Recall(ctx, s, p, "the file of marks", journal.Seq(acked)); err != nil {
 				return err
 			}
 		}

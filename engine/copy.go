@@ -63,7 +63,7 @@ func (f *follower) read(following context.Context) error {
 		}
 		f.stop = stop
 	}
-	w.running.Go(func() { f.sweep(following) }) // it may wait for a read that takes long
+	w.running.Go(func() { f.relieve(following) }) // it may wait for a read that takes long
 	w.copies[f.ep.p].Store(f)
 	return nil
 }
@@ -172,18 +172,15 @@ func (f *follower) moved(id snapshot.ID, m journal.Message, rec *journal.Record)
 	}
 }
 
-// sweep has copies that nobody reads leave memory, as those of an owner do.
-func (f *follower) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery + time.Duration(f.ep.p+1)*stagger) // not all partitions at once, so that a simulation repeats
-	defer tick.Stop()
+// relieve has copies leave memory while the worker holds more than its budget, as those of an owner do.
+func (f *follower) relieve(ctx context.Context) {
 	for {
 		select {
-		case <-tick.C:
 		case <-f.ep.press:
+			f.ep.relieve()
 		case <-ctx.Done():
 			return
 		}
-		f.ep.sweep()
 	}
 }
 

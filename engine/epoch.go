@@ -207,7 +207,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 	inbox, stopInbox := context.WithCancelCause(ep.ctx)
 	defer stopInbox(nil)
 	ep.w.running.Go(func() { ep.serveInbox(inbox) })
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		ours, moved := ep.ses.claims[ep.p].get()
@@ -231,13 +231,12 @@ func (ep *epoch) serve(ctx context.Context) error {
 			if ep.over.Load() || ctx.Err() != nil {
 				continue
 			}
-			ep.sweep()
 			ep.inboxTick()
 			if err := ep.ses.witness(ep); err != nil {
 				ep.end(err)
 			}
 		case <-ep.press:
-			ep.sweep()
+			ep.relieve()
 		}
 	}
 }
@@ -250,59 +249,10 @@ func (ep *epoch) purgeFences() {
 }
 
 const (
-	sweepEvery = time.Second
-	drainFor   = 10 * time.Second
-	drainPoll  = 5 * time.Millisecond
+	lookEvery = time.Second
+	drainFor  = 10 * time.Second
+	drainPoll = 5 * time.Millisecond
 )
-
-// sweep has objects rest that were idle for a while, and evicts what was idle for long enough, and while the worker holds
-// more than its budget, whatever is idle, that which is idle for longest first.
-func (ep *epoch) sweep() {
-	type candidate struct {
-		o     *object
-		since time.Duration
-		worn  bool
-	}
-	rest := ep.w.when.rest
-	var idle []candidate
-	now, over := ep.w.awake(), ep.w.memory.Load()-ep.w.cfg.MemoryBytes
-	ep.mu.Lock()
-	for _, o := range ep.objects {
-		if since, worn, ok := o.idle(); ok && (over > 0 || now-since >= o.class.Limits.Idle || worn && now-since >= rest) {
-			idle = append(idle, candidate{o, since, worn})
-		}
-	}
-	ep.mu.Unlock()
-	slices.SortFunc(idle, func(a, b candidate) int { // by name too, so that a simulation repeats
-		return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.o.id, b.o.id))
-	})
-	if over > 0 {
-		over += ep.w.cfg.MemoryBytes / 10
-	}
-	for _, c := range idle {
-		do := c.o.evict
-		if over <= 0 && now-c.since < c.o.class.Limits.Idle {
-			if !c.worn || now-c.since < rest {
-				continue
-			}
-			do = c.o.rest
-		}
-		select {
-		case ep.evicting <- struct{}{}:
-		case <-ep.done:
-			return
-		}
-		c.o.mu.Lock()
-		over -= int64(c.o.memory)
-		c.o.mu.Unlock()
-		if !c.o.chore(func() { do(); <-ep.evicting }) {
-			<-ep.evicting
-		}
-	}
-}
-
-// evictingMax is how many objects leave memory, or go to rest, at a time: each has a goroutine meanwhile.
-const evictingMax = 64
 
 // drain hands the partition over: it brings the store up to date as far as that goes while callers are served, stops what
 // comes in, lets what is in the mailboxes finish, and releases the partition. When there is nobody to hand it to, it is
@@ -395,13 +345,8 @@ func (ep *epoch) restAll(until time.Duration) {
 		if _, worn, idle := o.idle(); !worn || !idle || ep.w.awake() > until {
 			continue
 		}
-		select {
-		case ep.evicting <- struct{}{}:
-		case <-ep.done:
+		if !ep.apart(o, o.rest) {
 			return
-		}
-		if !o.chore(func() { o.rest(); <-ep.evicting }) {
-			<-ep.evicting
 		}
 	}
 }

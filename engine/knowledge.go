@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/perdure/perdure/journal"
@@ -101,6 +103,23 @@ func (k knowledge) held(ctx context.Context, log journal.Log, epochs string) (ha
 		return min(m.Seq-1, k.Seq), nil
 	}
 	return k.Seq, nil
+}
+
+// heldBy is held by the epochs of a stream, of which the last has just begun. Where a loss was accepted no epoch is known: then it is the
+// last that counts.
+func (k knowledge) heldBy(epochs []mark) (have journal.Seq) {
+	next := len(epochs) - 1
+	if k.At > 0 {
+		i, found := slices.BinarySearchFunc(epochs, k.At, func(m mark, at journal.Seq) int { return cmp.Compare(m.seq, at) })
+		if !found || epochs[i].id != k.Epoch {
+			return min(k.At-1, k.Seq)
+		}
+		next = i + 1
+	}
+	if next == len(epochs) {
+		return k.Seq
+	}
+	return min(epochs[next].seq-1, k.Seq)
 }
 
 // recall holds what this worker knows of a partition against its stream. It returns the alarm, which the witness has then: nobody else may

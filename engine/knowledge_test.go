@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -211,7 +212,8 @@ func TestANewEpochLeavesAnAlarmInTheWitness(t *testing.T) {
 	w.add(worker, "a")
 	p := partitionOf("register", "a")
 	s, former := worker.ses.Load(), worker.epochs[p].Load()
-	next := &epoch{p: p, seq: former.committer.high() + 1, id: journal.EpochID{Number: former.id.Number + 1, Token: 7}}
+	next := &epoch{p: p, log: former.log, seq: former.committer.high() + 1, id: journal.EpochID{Number: former.id.Number + 1, Token: 7}}
+	next.history = append(slices.Clone(former.history), mark{next.seq, next.id})
 	read := func() (journal.Witness, journal.Seq) {
 		wit, rev, err := journal.ReadWitness(t.Context(), s.js.Meta(), p)
 		if err != nil {
@@ -221,7 +223,7 @@ func TestANewEpochLeavesAnAlarmInTheWitness(t *testing.T) {
 	}
 	wit, rev := read()
 	noted := wit
-	noted.Acked++
+	noted.Acked = next.seq - 1
 	must(s.js.Meta().Put(t.Context(), journal.WitnessKey(p), noted.Encode(), rev))(t)
 	alarm := &journal.WentBackError{Partition: p, Known: 9, Witness: "somebody"}
 	if err := s.raise(alarm); err != nil {

@@ -30,9 +30,9 @@ type object struct {
 	snapMin   int // no snapshot record before so many records: the last try made none
 	broken    error
 	retryAt   time.Duration
-	capturing bool // a state is on its way into the store
-	snapping  bool // a snapshot record is on its way
-	heldBack  bool // a letter was not answered: none behind it is before that one comes again
+	snapping  chan struct{} // not nil: a snapshot record is on its way; closed when it is stored, or is not to be
+	capturing bool          // a state is on its way into the store
+	heldBack  bool          // a letter was not answered: none behind it is before that one comes again
 
 	mu         sync.Mutex // held for a moment, never across a turn, a wake-up or I/O
 	running    bool

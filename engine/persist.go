@@ -134,7 +134,7 @@ func (o *object) evict() {
 		return
 	}
 	o.mu.Lock()
-	busy := len(o.queue) > 0 || len(o.chores) > 0 || o.snapping || o.gone
+	busy := len(o.queue) > 0 || len(o.chores) > 0 || o.snapping != nil || o.gone
 	if !busy {
 		o.leave()
 		o.ep.w.memory.Add(-int64(o.memory))
@@ -197,7 +197,7 @@ func (o *object) weigh() {
 // store, which stays as it is while later turns run, and goes through the committer like everything in the stream.
 func (o *object) maybeSnapshot(records int) {
 	b := o.state.base
-	if o.snapping || b.Records < max(records, o.snapMin) || b.Bytes < snapRatio*b.Snaps[0].Bytes {
+	if o.snapping != nil || b.Records < max(records, o.snapMin) || b.Bytes < snapRatio*b.Snaps[0].Bytes {
 		return
 	}
 	view, err := o.ep.w.store.View()
@@ -205,7 +205,7 @@ func (o *object) maybeSnapshot(records int) {
 		_ = o.ep.storeFailed(err)
 		return
 	}
-	o.snapping = true
+	o.snapping = make(chan struct{})
 	o.ep.w.running.Go(func() {
 		parts, size, err := o.snapParts(view, b)
 		if err2 := view.Close(); err == nil {
@@ -215,7 +215,7 @@ func (o *object) maybeSnapshot(records int) {
 			if err != nil {
 				o.ep.w.log.Warn("no snapshot record", "object", o, "err", err)
 			}
-			o.chore(func() { o.snapping, o.snapMin = false, 2*b.Records })
+			o.chore(func() { o.snapMin = 2 * b.Records; o.snapped() })
 			return
 		}
 		o.ep.committer.enqueueBatch(&batch{messages: parts, stored: func(last journal.Seq) {
@@ -224,8 +224,14 @@ func (o *object) maybeSnapshot(records int) {
 	})
 }
 
+// snapped ends the making of a snapshot record.
+func (o *object) snapped() {
+	close(o.snapping)
+	o.snapping = nil
+}
+
 func (o *object) snapshotStored(b base, last journal.Seq, parts, size int) {
-	o.snapping = false
+	o.snapped()
 	s := o.state
 	s.base.Snaps[1] = s.base.Snaps[0]
 	s.base.Snaps[0] = snapAt{First: last - journal.Seq(parts-1), Covers: b.Seq, Bytes: size}

@@ -442,14 +442,14 @@ func (s *session) fence(ctx context.Context, ep *epoch, last journal.Seq) (first
 
 // enter makes the epoch ready: its witness is written before it serves.
 func (s *session) enter(ctx context.Context, ep *epoch, w journal.Witness, rev journal.Seq, first journal.Seq) error {
-	if err := s.takeWitness(ctx, ep, w, rev, first-1); err != nil {
-		return fmt.Errorf("write the witness: %w", err)
-	}
 	if err := ep.readHistory(ctx); err != nil {
 		return err
 	}
 	if n := len(ep.history); n == 0 || ep.history[n-1].seq != ep.seq {
 		return fmt.Errorf("%w: the epoch record at %d is not the last on its subject", errEpochOver, ep.seq)
+	}
+	if err := s.takeWitness(ctx, ep, w, rev, first-1); err != nil {
+		return fmt.Errorf("write the witness: %w", err)
 	}
 	ep.committer = newCommitter(ep, first)
 	ep.ctx, ep.cancel = context.WithCancel(context.Background())

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/internal/wire"
@@ -47,20 +49,46 @@ func (s *session) compare(ctx context.Context, log journal.Log, p int, w journal
 }
 
 // takeWitness makes the witness know a new epoch, before it serves. The former owner may still be noting how far its own went: that is
-// before the epoch, or it is for the next try to find out what is wrong.
+// before the epoch, or the stream lost it.
 func (s *session) takeWitness(ctx context.Context, ep *epoch, w journal.Witness, rev, acked journal.Seq) error {
 	for before := w.Epoch; ; {
+		if err := s.compareFenced(ep, w); err != nil {
+			return err
+		}
 		w.Epoch, w.EpochSeq, w.Acked = ep.id, ep.seq, acked
 		_, err := s.js.Meta().Put(ctx, journal.WitnessKey(ep.p), w.Encode(), rev)
 		if !errors.Is(err, journal.ErrConflict) {
 			return err
 		}
 		now, nowRev, err2 := journal.ReadWitness(ctx, s.js.Meta(), ep.p)
-		if err2 != nil || now.Epoch != before || now.Life != w.Life || now.Alarm != nil || now.Acked >= ep.seq {
+		if err2 != nil || now.Epoch != before || now.Life != w.Life || now.Alarm != nil {
 			return errors.Join(err, err2)
 		}
 		w, rev = now, nowRev
 	}
+}
+
+// compareFenced holds what the witness and this worker know against where the epochs begin, now that the new one has: what the stream lost
+// between the look and the fence, the fence's messages have lifted it over. Each epoch begins above all that was acknowledged before it. The
+// witness has the alarm then, since no length shows the loss any more.
+func (s *session) compareFenced(ep *epoch, w journal.Witness) error {
+	known := map[string]knowledge{
+		"the key " + journal.WitnessKey(ep.p): {Life: w.Life, Epoch: w.Epoch, At: w.EpochSeq, Seq: w.Acked},
+		"worker " + s.w.cfg.ID:                s.w.known(ep.p, w.Life),
+	}
+	for _, who := range slices.Sorted(maps.Keys(known)) {
+		k := known[who]
+		have := k.heldBy(ep.history)
+		if have >= k.Seq {
+			continue
+		}
+		alarm := &journal.WentBackError{Stream: ep.log.Stream(), Partition: ep.p, Witness: who, Known: k.Seq, Have: have, Life: k.Life}
+		if err := s.raise(alarm); err != nil {
+			return err
+		}
+		return alarm
+	}
+	return nil
 }
 
 // witness notes how far the stream is known to go, and looks whether another worker knows of a loss.
@@ -127,14 +155,22 @@ func (s *session) raise(alarm *journal.WentBackError) error {
 	}
 }
 
-// NoteWitness makes a partition's witness know how far its stream went, from what is kept elsewhere. It is called before a
-// worker serves the partition.
-func NoteWitness(ctx context.Context, js journal.Session, p int, acked journal.Seq) error {
+// Recall holds against a partition's stream what is kept elsewhere of how far it went, and by whom, and has the witness keep the alarm if
+// the stream is shorter. It is called before a worker serves the partition. The witness itself may have lost more than the stream, so what it
+// knows of epochs does not go with that position.
+func Recall(ctx context.Context, js journal.Session, p int, by string, acked journal.Seq) error {
 	w, rev, err := journal.ReadWitness(ctx, js.Meta(), p)
-	if err != nil || w.Acked >= acked {
+	if err != nil || w.Alarm != nil {
 		return err
 	}
-	w.Acked = acked
+	_, end, err := js.Log(p).Range(ctx)
+	if err != nil {
+		return fmt.Errorf("read the stream's end: %w", err)
+	}
+	if end >= acked {
+		return nil
+	}
+	w.Alarm = &journal.WentBackError{Stream: js.Log(p).Stream(), Partition: p, Witness: by, Known: acked, Have: end, Life: w.Life}
 	if _, err := js.Meta().Put(ctx, journal.WitnessKey(p), w.Encode(), rev); err != nil {
 		return fmt.Errorf("write the witness of partition %d: %w", p, err)
 	}

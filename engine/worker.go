@@ -94,6 +94,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	serving, served := context.WithCancel(context.Background()) // it serves while it drains, too
 	defer served()
 	w.running.Go(func() { w.checkDisk(serving) })
+	w.running.Go(func() { w.tidy(life) })
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		began := w.awake()
 		err := w.session(life)

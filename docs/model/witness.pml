@@ -87,18 +87,28 @@ inline held(etok, pos, seq) {
 		fi
 	fi; i_ = 0
 }
-inline fits() {          /* the key against the stream */
+inline fits() {          /* before the fence: the key against the stream's length, and its epoch */
 	ok_ = 1;
 #ifndef KEY_NOT_COMPARED
 	if
 	:: key.alarm -> ok_ = 0
 	:: else ->
 		if :: key.ack > last -> ok_ = 0 :: else fi;
-		if :: key.at && (eat < key.at || s[key.at] != key.tok * 16) -> ok_ = 0 :: else fi;
-#ifndef KEY_BY_LENGTH
-		if :: key.at && ok_ -> held(key.tok, key.at, key.ack); if :: have_ < key.ack -> ok_ = 0 :: else fi; have_ = 0 :: else fi
-#endif
+		if :: key.at && (eat < key.at || s[key.at] != key.tok * 16) -> ok_ = 0 :: else fi
 	fi
+#endif
+}
+inline fitsFenced(w) {   /* after it: the key against where the epochs begin. The key has the alarm then, unless the worker ends first */
+	ok_ = !key.alarm;
+#ifndef FENCED_BY_LENGTH
+	if
+	:: ok_ && key.at -> held(key.tok, key.at, key.ack); if :: have_ < key.ack -> ok_ = 0 :: else fi; have_ = 0
+	:: ok_ && !key.at && k[w].at <= key.ack -> ok_ = 0
+	:: else
+	fi;
+	if :: !ok_ && !key.alarm -> if :: put(key.tok, key.at, key.ack, key.life, key.ack); told() :: skip fi :: else fi
+#else
+	if :: ok_ -> fits() :: else fi
 #endif
 }
 inline findEpoch() {
@@ -146,7 +156,7 @@ proctype worker(byte w) {
 		:: key.rev != k[w].lrev && !(key.tok == k[w].ltok && key.life == k[w].life && !key.alarm && key.ack < k[w].at) -> ok_ = 0
 		:: else ->
 #ifndef TAKE_UNCHECKED
-			fits();                                          /* compared again, since the stream may have gone back since */
+			fitsFenced(w);                                   /* compared again, since the stream may have gone back since */
 			if :: ok_ -> remembers() :: else fi
 #endif
 		fi;
