@@ -217,6 +217,12 @@ func (ns Subjects) AskWorker(id, what string) string {
 	return string(ns) + ".control.worker." + id + "." + what
 }
 
+// Owner is where it is told that a partition, of so many, has a new owner: who waits for what the former one owes asks again.
+func (ns Subjects) Owner(p, of int) string { return fmt.Sprintf("%s.owner.%d.%d", ns, p, of) }
+
+// Owners matches that of all partitions.
+func (ns Subjects) Owners() string { return string(ns) + ".owner.*.*" }
+
 // Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
 func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }
 
