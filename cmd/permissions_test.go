@@ -120,12 +120,12 @@ func (c *configured) may(role string, do func(nc *nats.Conn) error) bool {
 func TestEachRoleMayWhatItIsFor(t *testing.T) {
 	c := newConfigured(t)
 	c.serve()
-	published := map[string][]string{"client": {"call", "send"}, "reader": nil, "console": {"admin", "discover"},
-		"gateway": {"call", "send", "admin", "slot", "slotted read", "http", "cancel", "info", "get", "consumer"}}
+	published := map[string][]string{"client": {"call", "read", "send"}, "reader": nil, "console": {"admin", "discover"},
+		"gateway": {"call", "read", "send", "admin", "slot", "slotted read", "http", "cancel", "info", "get", "consumer"}}
 	subscribed := map[string][]string{"client": {"inbox of its own", "owner"}, "reader": {"change"}, "console": {"change", "inbox of its own"},
 		"gateway": {"inbox of its own", "owner"}}
 	subjects := map[string]string{
-		"call": "objects.call.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
+		"call": "objects.call.counter.a.value", "read": "objects.read.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
 		"change": "objects.change.counter.a", "inbox of its own": "_INBOX.x.y",
 		"journal": "objects.journal.254.counter.cart-99", "snap": "objects.snap.254.counter.cart-99", "epoch": "objects.epoch.0", "fence": "objects.fence.0",
 		"check": "objects.check.0", "due": "objects.due.254.counter.cart-99", "inbox": "objects.inbox.254.counter.cart-99.increment",

@@ -175,6 +175,8 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 		subject = c.ns.ReadAt
 	case c.slots:
 		subject = c.ns.CallAt
+	case r.Eventual:
+		subject = c.ns.Read
 	}
 	return &nats.Msg{Subject: subject(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil
 }
