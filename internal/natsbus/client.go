@@ -21,7 +21,7 @@ import (
 type Client struct {
 	nc    *nats.Conn
 	ns    wire.Subjects
-	slots bool // calls go to slots
+	slots bool               // calls go to slots
 	heard *nats.Subscription // to the word of new owners; nil: none
 	link  *link
 

@@ -110,7 +110,10 @@ func TestWordOfANewOwnerEndsTheWaitingForTheFormerOne(t *testing.T) {
 	}
 	answer := func(name string) chan error {
 		err := make(chan error, 1)
-		go func() { _, e := c.Do(t.Context(), engine.Request{Class: "counter", Name: name, Method: "get"}); err <- e }()
+		go func() {
+			_, e := c.Do(t.Context(), engine.Request{Class: "counter", Name: name, Method: "get"})
+			err <- e
+		}()
 		<-asked
 		return err
 	}
