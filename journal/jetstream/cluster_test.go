@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/perdure/perdure/internal/freeport"
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
@@ -37,14 +37,12 @@ func newCluster(t testing.TB) *testCluster {
 	}
 	c := &testCluster{t: t, servers: make([]*server.Server, 3)}
 	var routes []*url.URL
-	for i := range c.servers {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // when all are found, so that they differ
-		port := l.Addr().(*net.TCPAddr).Port
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	ports, err := freeport.Find(len(c.servers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, port := range ports {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
 		c.options = append(c.options, &server.Options{ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: -1,
 			JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, MaxPayload: 8 << 20,
 			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}})
