@@ -526,6 +526,7 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 		}
 		return at
 	}
+	senders := map[string]*sender{}
 	marks := map[string]uint64{}
 	latest := map[string]bool{}
 	ids := 0
@@ -540,9 +541,13 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 		var a *answer
 		switch {
 		case c.session != nil && c.session.N >= marks[c.session.Sender] && !c.session.Deadline.Before(forgets(c)):
-			var s sender
-			if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), &s); err != nil {
-				return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
+			s := senders[c.session.Sender]
+			if s == nil {
+				s = &sender{}
+				if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), s); err != nil {
+					return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
+				}
+				senders[c.session.Sender] = s
 			}
 			if c.sent != nil && s.M != marks[c.session.Sender] {
 				return fmt.Errorf("the publisher of request %d (version %d) has mark %d; want %d", c.n, w, s.M, marks[c.session.Sender])

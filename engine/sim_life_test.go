@@ -124,7 +124,7 @@ func withoutTime(_ []string, a slog.Attr) slog.Attr {
 type simLogger struct{ l *life }
 
 func (w simLogger) Write(b []byte) (int, error) {
-	if w.l.s.verbose {
+	if w.l.s.voice == logged {
 		w.l.s.mu.Lock()
 		defer w.l.s.mu.Unlock()
 		if !w.l.dead {

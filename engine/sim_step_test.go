@@ -112,10 +112,11 @@ func compareDeliveries(a, b *delivery) int {
 	return cmp.Or(cmp.Compare(a.request.in.N, b.request.in.N), cmp.Compare(a.try, b.try))
 }
 
-// possible is what is under way and may happen next.
-func (s *sim) possible() (events []event) {
+// possible is what is under way and may happen next, until it is asked again.
+func (s *sim) possible() []event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	events := s.events[:0]
 	for _, o := range s.ops {
 		slow := o.slow() && time.Since(o.asked) < simSlow
 		if !slow && (!o.stuck() || o.session == nil) {
@@ -138,8 +139,8 @@ func (s *sim) possible() (events []event) {
 			events = append(events, event{follow: f})
 		}
 	}
-	for _, w := range s.words {
-		events = append(events, event{word: &w})
+	for i := range s.words {
+		events = append(events, event{word: &s.words[i]})
 	}
 	for _, d := range s.sending {
 		events = append(events, event{delivery: d})
@@ -149,6 +150,7 @@ func (s *sim) possible() (events []event) {
 			events = append(events, event{sync: l})
 		}
 	}
+	s.events = events
 	return events
 }
 
@@ -479,8 +481,8 @@ func (s *sim) killOne(l *life) {
 	}
 }
 
-// ghost lets something happen whose sender has given up or is gone; or forgets all of it.
-func (s *sim) ghost(st simStep) {
+// ghost lets something happen whose sender has given up or is gone; or forgets all of it. It tells whether something happened.
+func (s *sim) ghost(st simStep) bool {
 	s.mu.Lock()
 	late := slices.DeleteFunc(slices.Clone(s.writers), func(w *simWriter) bool { return !w.closed && !w.c.closed && !w.c.ended })
 	n := len(late) + len(s.ghosts)
@@ -491,7 +493,7 @@ func (s *sim) ghost(st simStep) {
 		s.ghosts = nil
 		s.mu.Unlock()
 		s.say("nothing is under way that nobody waits for")
-		return
+		return false
 	}
 	i := int(st.a % uint32(n))
 	if i >= len(late) {
@@ -501,13 +503,14 @@ func (s *sim) ghost(st simStep) {
 		s.count("changes that came late")
 		s.mu.Unlock()
 		s.say("  late: %s: %v", o, err)
-		return
+		return true
 	}
 	s.mu.Unlock()
 	for n := 1 + st.a>>16%2*journal.Window; n > 0 && len(late[i].sent) > 0; n-- { // the next, or all of its
 		s.say("  late: %s", event{writer: late[i]})
 		late[i].arrive()
 	}
+	return true
 }
 
 // power is a power cut of the journal: streams and keys lose their ends, and all connections end with it. What was

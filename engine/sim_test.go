@@ -68,7 +68,7 @@ func TestTheSameSeedTellsTheSameStory(t *testing.T) {
 	defer oneCore()()
 	for seed := from; seed <= to; seed++ {
 		p, script := drawn(seed)
-		tell := func() simOutcome { return simulate(t, seed, p, script, false) }
+		tell := func() simOutcome { return simulate(t, seed, p, script, spoken) }
 		one := tell()
 		for range 3 {
 			two := tell()
@@ -115,14 +115,14 @@ type simOutcome struct {
 var stories int
 
 // simulate tells one story, in a bubble of its own.
-func simulate(t *testing.T, seed uint64, p profile, script []simStep, verbose bool) (out simOutcome) {
+func simulate(t *testing.T, seed uint64, p profile, script []simStep, voice voice) (out simOutcome) {
 	if stories++; stories%4 == 0 {
 		runtime.GC()
 	}
 	synctest.Test(t, func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, seed)
 		s := newSim(p)
-		s.verbose = verbose
+		s.voice = voice
 		s.tell(script)
 		out = simOutcome{s.failure.Load(), s.story, s.hash(), s.counts, s.restored, s.answering, s.disturbed}
 	})
@@ -164,7 +164,7 @@ func drawn(seed uint64) (profile, []simStep) {
 func tellOne(t *testing.T, seed uint64) {
 	defer oneCore()()
 	p, script := drawn(seed)
-	out := simulate(t, seed, p, script, true)
+	out := simulate(t, seed, p, script, logged)
 	fmt.Println(strings.Join(out.story, "\n"))
 	if out.failure != nil {
 		reportFailure(t, seed, p, script, out.failure)
@@ -177,7 +177,7 @@ func reportFailure(t *testing.T, seed uint64, p profile, script []simStep, f *fa
 		t.Fatalf("seed %d: %s", seed, f)
 	}
 	short := shrink(t, seed, p, script, f.property)
-	out := simulate(t, seed, p, short, true)
+	out := simulate(t, seed, p, short, logged)
 	t.Fatalf("seed %d: %s\n%d of its %d steps are enough for %s:\n%s\nSEED=%d go test ./engine -run TestSimulation tells the whole story",
 		seed, f, len(short), len(script), out.failure, strings.Join(out.story, "\n"), seed)
 }
@@ -193,7 +193,7 @@ func tellShard(t *testing.T, shard string) {
 	for seed := from; seed <= to; seed += step {
 		fmt.Println("seed", seed)
 		p, script := drawn(seed)
-		out := simulate(t, seed, p, script, false)
+		out := simulate(t, seed, p, script, silent)
 		for what, n := range out.counts {
 			counts[what] += n
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/perdure/perdure/journal"
@@ -50,11 +51,27 @@ const (
 	thingTries      = 3
 )
 
-// things is the class, with or without purging.
-func things(purge bool) Class[thing] {
-	return Class[thing]{Name: "thing", Events: Events[thing]{"noted": noted{}}, Limits: Limits{Idle: 2 * time.Second,
-		Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Tries: thingTries, Purge: purge}}
+// things is the class, with or without purging. It is bound once: a story starts many workers.
+func things(purge bool) boundThing {
+	b, err := bindThing()
+	return boundThing{b, purge, err}
 }
+
+type boundThing struct {
+	*Behavior
+	purge bool
+	err   error
+}
+
+// Bind implements [AnyClass].
+func (c boundThing) Bind() (*Behavior, error) {
+	b := *c.Behavior
+	b.Limits.Purge = c.purge
+	return &b, c.err
+}
+
+var bindThing = sync.OnceValues(Class[thing]{Name: "thing", Events: Events[thing]{"noted": noted{}}, Limits: Limits{Idle: 2 * time.Second,
+	Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Tries: thingTries}}.Bind)
 
 func (t *thing) tell(v View, in ask, version journal.Version) told {
 	out := told{N: in.N, Version: version, Total: thingTotal.Get(v), Count: t.Count, Last: t.Last}

@@ -45,7 +45,7 @@ type sim struct {
 	ctx     context.Context // of the callers
 	cancel  context.CancelFunc
 	full    atomic.Bool // the disk is
-	verbose bool
+	voice   voice
 	failure atomic.Pointer[failure]
 
 	// mu guards what follows. Workers take it for a moment when they ask or answer; nothing of a worker that may wait is
@@ -59,6 +59,7 @@ type sim struct {
 	follows   []*simFollow
 	words     []simWord
 	sending   []*delivery
+	events    []event // room for what is possible
 	delivered []*delivery
 	requests  []*simRequest // by number, from 1
 	histories map[snapshot.ID]*history
@@ -157,6 +158,15 @@ func profileOf(r *rand.Rand) profile {
 	return p
 }
 
+// voice is how much of a story is told: to tell all takes longer than some of what is told.
+type voice uint8
+
+const (
+	silent voice = iota // only whether it fails
+	spoken              // each event
+	logged              // and what the workers log
+)
+
 func newSim(p profile) *sim {
 	s := &sim{profile: p, ns: wire.DefaultNamespace, mem: journaltest.NewMemory(), disks: map[string]*[]*snapshot.Memory{},
 		clocks: map[string]*simClock{}, stopped: map[snapshot.ID]bool{}, histories: map[snapshot.ID]*history{}, parts: make([]simPartition, p.partitions),
@@ -194,6 +204,9 @@ func (s *sim) say(format string, args ...any) {
 
 // line is say with mu held.
 func (s *sim) line(format string, args ...any) {
+	if s.voice == silent {
+		return
+	}
 	s.story = append(s.story, fmt.Sprintf(format, args...))
 }
 
@@ -227,7 +240,7 @@ func (s *sim) rest() {
 			l.dead = true
 		}
 	}
-	if s.verbose {
+	if s.voice == logged {
 		s.story = append(s.story, s.logs...)
 		s.logs = nil
 	}
@@ -236,8 +249,7 @@ func (s *sim) rest() {
 // pass lets time pass. Nothing arrives meanwhile.
 func (s *sim) pass(d time.Duration) {
 	s.handOver()
-	t := time.NewTimer(d)
-	<-t.C
+	time.Sleep(d)
 	s.rest()
 }
 
