@@ -37,8 +37,10 @@ type history struct {
 	hash    journal.Hash   // of the last record
 	hashes  []journal.Hash // of the record that ends with version v, zero if none does
 	acked   journal.Version
-	snap    []*journal.Snap // the parts of the snapshot record that is being stored
-	letters []*simLetter    // its messages that are, or were, in the inbox
+	snap    []*journal.Snap    // the parts of the snapshot record that is being stored
+	letters []*simLetter       // its messages that are, or were, in the inbox
+	senders map[string]*sender // what was read of windows
+	answers map[string]*answer
 }
 
 type simCommit struct {
@@ -76,7 +78,8 @@ func (p *simPartition) lost() bool {
 func (s *sim) history(id snapshot.ID) *history {
 	h := s.histories[id]
 	if h == nil {
-		h = &history{id: id, models: []*model{{}}, hashes: []journal.Hash{{}}}
+		h = &history{id: id, models: []*model{{}}, hashes: []journal.Hash{{}},
+			senders: map[string]*sender{}, answers: map[string]*answer{}}
 		s.histories[id] = h
 	}
 	return h
@@ -86,13 +89,15 @@ func (s *sim) history(id snapshot.ID) *history {
 func (s *sim) stored(p int, end journal.Seq, messages []journal.Message, by *life) {
 	part := &s.parts[p]
 	seq := end - journal.Seq(len(messages))
+	fence := s.ns.Fence(p)
 	for _, m := range messages {
-		seq++
+		if seq++; m.Subject == fence {
+			continue
+		}
 		class, token, isObject := s.ns.Object(m.Subject)
 		switch {
 		case m.Subject == s.ns.Epoch(p):
 			s.epochStored(p, part, m, by)
-		case m.Subject == s.ns.Fence(p):
 		case m.Subject == s.ns.Checkpoint(p):
 			if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != part.last.Epoch || part.released {
 				s.failed("I8", "a checkpoint at %d is stored under epoch %d, released %v, of epoch %v (%v)", seq, part.last.Epoch.Number, part.released, id, err)
@@ -507,6 +512,19 @@ func (h *history) holds(v journal.Version, seq journal.Seq, hash journal.Hash, e
 	return h.remembers(v, window)
 }
 
+// decoded is what a raw value says; the same is seen again and again.
+func decoded[T any](seen map[string]*T, raw string) (*T, error) {
+	if v := seen[raw]; v != nil {
+		return v, nil
+	}
+	v := new(T)
+	if err := json.Unmarshal([]byte(raw), v); err != nil {
+		return nil, err
+	}
+	seen[raw] = v
+	return v, nil
+}
+
 // remembers tells what a window lacks of what the object at a version must remember of its callers.
 func (h *history) remembers(v journal.Version, window map[string]string) error {
 	at := h.commits[v-1].at
@@ -526,7 +544,6 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 		}
 		return at
 	}
-	senders := map[string]*sender{}
 	marks := map[string]uint64{}
 	latest := map[string]bool{}
 	ids := 0
@@ -541,13 +558,9 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 		var a *answer
 		switch {
 		case c.session != nil && c.session.N >= marks[c.session.Sender] && !c.session.Deadline.Before(forgets(c)):
-			s := senders[c.session.Sender]
-			if s == nil {
-				s = &sender{}
-				if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), s); err != nil {
-					return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
-				}
-				senders[c.session.Sender] = s
+			s, err := decoded(h.senders, window[senderKey(c.session.Sender)])
+			if err != nil {
+				return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
 			}
 			if c.sent != nil && s.M != marks[c.session.Sender] {
 				return fmt.Errorf("the publisher of request %d (version %d) has mark %d; want %d", c.n, w, s.M, marks[c.session.Sender])
@@ -563,8 +576,8 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 			}
 		case c.id != "":
 			if ids++; ids <= thingKeepIDsMax && !c.at.Add(thingKeepIDs).Before(at) && !latest[c.id] {
-				a = new(answer)
-				if err := json.Unmarshal([]byte(window[idKey(c.id)]), a); err != nil {
+				var err error
+				if a, err = decoded(h.answers, window[idKey(c.id)]); err != nil {
 					return fmt.Errorf("it does not know the id %q of request %d (version %d): %w", c.id, c.n, w, err)
 				}
 			}

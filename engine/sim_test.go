@@ -116,7 +116,7 @@ var stories int
 
 // simulate tells one story, in a bubble of its own.
 func simulate(t *testing.T, seed uint64, p profile, script []simStep, voice voice) (out simOutcome) {
-	if stories++; stories%4 == 0 {
+	if stories++; stories%8 == 0 {
 		runtime.GC()
 	}
 	synctest.Test(t, func(t *testing.T) {
