@@ -49,6 +49,7 @@ const (
 	stepSend                      // a publisher sends a message
 	stepSendAgain                 // and an earlier one once more
 	stepPlace                     // somebody moves a partition, or drains a worker, or takes that back
+	stepRead                      // a caller reads what may be a moment old
 	stepKinds
 )
 
@@ -56,7 +57,7 @@ const lastUsualStep = int(stepRun)
 
 var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
 	stepCopy: 12, stepPass: 8, stepInspect: 5, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
-	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3}
+	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3, stepRead: 45}
 
 // scriptOf draws the steps of a story.
 func scriptOf(r *rand.Rand, p *profile) []simStep {
@@ -184,18 +185,24 @@ func (s *sim) happen(e event, half bool) {
 	case e.word != nil:
 		s.spread(*e.word)
 	default:
-		s.deliver(e.delivery, s.owner(e.delivery))
+		l := s.owner(e.delivery)
+		if l != nil && e.delivery.r.Eventual {
+			s.say("  goes to %s", l)
+		}
+		s.deliver(e.delivery, l)
 	}
 	s.rest()
 }
 
-// owner is where a request goes: to a worker that holds its partition, the one or the other if several think so, else
-// to any, as many times as it was tried.
+// owner is where a request goes: to a worker that holds its partition, or may answer it from a copy, the one or the other if several
+// think so, else to any, as many times as it was tried.
 func (s *sim) owner(d *delivery) *life {
 	lives := s.alive()
 	var owners []*life
 	for _, l := range lives {
-		if ep := l.w.epochs[d.request.partition].Load(); ep != nil && !ep.over.Load() {
+		if _, reads := l.reads[d.request.partition]; reads && d.r.Eventual && !d.passedOn {
+			owners = append(owners, l)
+		} else if ep := l.w.epochs[d.request.partition].Load(); ep != nil && !ep.over.Load() {
 			owners = append(owners, l)
 		}
 	}
@@ -205,7 +212,7 @@ func (s *sim) owner(d *delivery) *life {
 	if len(lives) == 0 {
 		return nil
 	}
-	return lives[d.try%len(lives)]
+	return lives[(d.try+d.request.turn)%len(lives)]
 }
 
 func pick[T any](list []T, a uint32) (e T, ok bool) {
@@ -227,6 +234,9 @@ func (s *sim) do(st simStep) {
 	case stepCall:
 		r := s.call(st.a)
 		s.say("call: %s", r)
+		s.rest()
+	case stepRead:
+		s.say("call: %s", s.readOld(st.a))
 		s.rest()
 	case stepBurst:
 		for i := range 3 + st.a%6 {

@@ -33,6 +33,7 @@ var simReached = []string{"answers lost", "answers of a replica that is behind",
 	"alarms of the inbox accepted", "answered messages lost", "checkpoints", "connections that ended unnoticed", "dead letters", "messages answered", "messages followed by a standby", "messages not run", "messages purged",
 	"messages read again", "objects held", "repeats of publishers", "slow objects held",
 	"failures of the store", "kills", "partitions handed over", "looks from outside", "late appends refused", "losses accepted", "own ids found in the store", "power cuts",
+	"reads answered by copies", "reads answered by copies that were behind", "reads passed on to the owner",
 	"records of several commits", "repeats answered", "replies read back from a record", "snapshot records",
 	"snapshot records of several parts", "snapshot records used", "spills of a replay", "states written", "words heard", "workers found gone"}
 

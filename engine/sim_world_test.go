@@ -63,6 +63,7 @@ type sim struct {
 	delivered []*delivery
 	requests  []*simRequest // by number, from 1
 	histories map[snapshot.ID]*history
+	copies    map[simCopyOf]*simCopy // that were asked
 	parts     []simPartition
 	synced    []journal.Seq // by partition: durable up to there
 
@@ -132,7 +133,7 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(3) == 0 {
 		p.recordMax = 2 << 10 // snapshot records of several parts
 	}
-	for k, w := range stepWeights {
+	for k, w := range stepWeights[:stepRead] {
 		p.weights[k] = w
 		if k > lastUsualStep {
 			p.weights[k] = w * []int{0, 0, 1, 1, 3}[r.IntN(5)]
@@ -149,7 +150,9 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(6) == 0 {
 		p.ackTimeout = 2*drainFor + simAckTimeout
 	}
-	p.standby, p.probes = r.IntN(4) == 0, r.IntN(5) == 0
+	if p.standby, p.probes = r.IntN(4) == 0, r.IntN(5) == 0; p.standby {
+		p.weights[stepRead] = stepWeights[stepRead]
+	}
 	if r.IntN(6) == 0 {
 		p.slowLease, p.immediate[opLease] = true, false
 	}
@@ -169,7 +172,7 @@ const (
 
 func newSim(p profile) *sim {
 	s := &sim{profile: p, ns: wire.DefaultNamespace, mem: journaltest.NewMemory(), disks: map[string]*[]*snapshot.Memory{},
-		clocks: map[string]*simClock{}, stopped: map[snapshot.ID]bool{}, histories: map[snapshot.ID]*history{}, parts: make([]simPartition, p.partitions),
+		clocks: map[string]*simClock{}, stopped: map[snapshot.ID]bool{}, histories: map[snapshot.ID]*history{}, copies: map[simCopyOf]*simCopy{}, parts: make([]simPartition, p.partitions),
 		synced: make([]journal.Seq, p.partitions), counts: map[string]int{}}
 	s.direct = s.mem.Session(s.ns, p.partitions)
 	for _, id := range simWorkers {
