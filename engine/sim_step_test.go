@@ -57,7 +57,7 @@ const lastUsualStep = int(stepRun)
 
 var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
 	stepCopy: 12, stepPass: 8, stepInspect: 5, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
-	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3, stepRead: 45}
+	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3, stepRead: 90}
 
 // scriptOf draws the steps of a story.
 func scriptOf(r *rand.Rand, p *profile) []simStep {
@@ -236,8 +236,12 @@ func (s *sim) do(st simStep) {
 		s.say("call: %s", r)
 		s.rest()
 	case stepRead:
-		s.say("call: %s", s.readOld(st.a))
+		r := s.readOld(st.a)
+		s.say("call: %s of version %d at least", r, r.least)
 		s.rest()
+		if i := slices.IndexFunc(s.sending, func(d *delivery) bool { return d.request == r }); i >= 0 && st.a>>28%2 == 0 {
+			s.happen(event{delivery: s.sending[i]}, false) // before the copies have what is on its way to them
+		}
 	case stepBurst:
 		for i := range 3 + st.a%6 {
 			s.pass(simMoment) // or the turns' contexts would end at one instant
