@@ -236,6 +236,10 @@ func (s *sim) do(st simStep) {
 		s.say("call: %s", r)
 		s.rest()
 	case stepRead:
+		if st.a>>29%2 == 0 { // behind a change that no copy has
+			s.say("call: %s, at once", s.call(st.a))
+			s.settleBut(func(e event) bool { return e.follow != nil })
+		}
 		r := s.readOld(st.a)
 		s.say("call: %s of version %d at least", r, r.least)
 		s.rest()
