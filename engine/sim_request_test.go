@@ -213,7 +213,8 @@ func (s *sim) deliver(d *delivery, l *life) {
 		d.of = s.copyAt(l, d.request)
 		d.seen = d.of.told
 	}
-	if s.probes && (!listens || in.c.closed || in.c.ended) {
+	network := s.probes || d.of != nil // else a caller in the process
+	if network && (!listens || in.c.closed || in.c.ended) {
 		s.giveBack(d, Errorf(Unavailable, "nobody listens"))
 		s.mu.Unlock()
 		return
@@ -228,7 +229,7 @@ func (s *sim) deliver(d *delivery, l *life) {
 	serve(d.r, func(reply Reply, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if l.dead || s.probes && (d.via.closed || d.via.ended) {
+		if l.dead || network && (d.via.closed || d.via.ended) {
 			s.giveUp(d)
 			s.delivered = without(s.delivered, d)
 			return // it goes nowhere

@@ -91,7 +91,9 @@ func (ns Subjects) InboxMessage(class, token, method string) string {
 }
 
 // InboxSlot matches the messages to the objects of a slot.
-func (ns Subjects) InboxSlot(slot int) string { return string(ns) + ".inbox." + strconv.Itoa(slot) + ".*.*.*" }
+func (ns Subjects) InboxSlot(slot int) string {
+	return string(ns) + ".inbox." + strconv.Itoa(slot) + ".*.*.*"
+}
 
 // InboxAll matches all messages in the inbox.
 func (ns Subjects) InboxAll() string { return string(ns) + ".inbox.*.*.*.*" }
