@@ -216,6 +216,12 @@ func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c
 		s.failed("I6", "%s version %d: %v", h.id, v, err)
 		return
 	}
+	if letter == nil && method == s.requests[in.N-1].method {
+		s.mayRun(h, v, c, s.requests[in.N-1])
+	}
+	if before.refuses(method) {
+		s.failed("I6", "%s version %d is made by %s of request %d, which %s refuses", h.id, v, method, in.N, before)
+	}
 	if letter != nil && letter.request.in.N != in.N {
 		s.failed("I3", "%s version %d answers %s, by request %d", h.id, v, letter, in.N)
 	}
@@ -223,6 +229,21 @@ func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c
 		s.passed(h, v, in, now.items["to-"+in.To])
 	}
 	s.note(h, v, seq, epoch, c, letter, in.N, now)
+}
+
+// mayRun: a refusal is not in the journal, so what its caller was told to be refused is run if an earlier sending of it arrives after that; before
+// its deadline, and, if it is numbered, before a later request of its client has told the object that it is settled: once sees to that.
+func (s *sim) mayRun(h *history, v journal.Version, c *journal.Commit, r *simRequest) {
+	if d := r.sent.Deadline; !d.IsZero() && d.Before(c.At) {
+		s.failed("I3", "%s version %d: %s began at %v, after its deadline %v", h.id, v, r, c.At, d)
+	}
+	if !r.done || r.err == nil || asError(r.err).Code != Refused {
+		return
+	}
+	s.count("requests refused, and run when an earlier sending arrived")
+	if r.copies == 0 {
+		s.failed("I4", "%s version %d is made by %s, which ended with %v and was not sent again", h.id, v, r, r.err)
+	}
 }
 
 // note adds a commit to a history.
@@ -390,6 +411,8 @@ func (s *sim) wasTrue(d *delivery, h *history, v journal.Version, body string) {
 	switch {
 	case v < r.least:
 		s.failed("I5", "a copy of %s tells %s version %d; %d was asked for", d.life, r, v, r.least)
+	case s.durable && v > 0 && h.commits[v-1].seq > s.synced[r.partition]:
+		s.failed("I2", "a copy of %s tells %s version %d, which a power cut can take", d.life, r, v)
 	case v < d.seen:
 		s.failed("I5", "a copy of %s tells %s version %d, and it had told version %d before", d.life, r, v, d.seen)
 	default:
@@ -409,11 +432,14 @@ func (s *sim) repliedError(d *delivery, h *history, e *Error) {
 	switch e.Code {
 	case Refused:
 		var out told
-		if err := json.Unmarshal([]byte(e.Detail), &out); r.method != "fail" || err != nil {
+		if err := json.Unmarshal([]byte(e.Detail), &out); err != nil {
 			s.failed("I5", "%s is answered %v", r, e)
 			return
 		}
 		s.isFresh(d, h, out.Version, e.Detail)
+		if out.Version <= h.version() && !h.models[out.Version].refuses(r.method) {
+			s.failed("I5", "%s is answered %v", r, e)
+		}
 		h.acked = max(h.acked, out.Version)
 	case UnknownOutcome, Unavailable, Overloaded, Limited, Timeout, Full, Denied:
 	case Conflict: // a late copy, below the mark

@@ -95,6 +95,9 @@ func (s *sim) call(a uint32) *simRequest {
 	name := func(i int) string { return string(rune('a' + i%s.objects)) }
 	s.mu.Lock()
 	r.in = ask{N: int64(len(s.requests) + 1), Key: fmt.Sprint("k", a%4)}
+	if s.daring && r.method == "put" {
+		r.method = "dare"
+	}
 	switch above := s.objects - 1 - object; { // two that call each other would wait until one gives up
 	case r.method == "pass" && above > 0:
 		r.in.To = name(object + 1 + int(a/4)%above)

@@ -274,7 +274,7 @@ func (s *sim) do(st simStep) {
 	case stepLose, stepBehind:
 		s.spoil(st)
 	case stepCopy:
-		if r, ok := pick(s.requests, st.a); ok && r.tries > 0 && r.how != "no id" && r.header == nil {
+		if r, ok := pick(s.earlier(st.a), st.a); ok && r.tries > 0 && r.how != "no id" && r.header == nil {
 			if l, ok := pick(s.alive(), st.a>>8); ok {
 				s.say("%s arrives again, at %s", r, l)
 				s.again(r, l)
@@ -291,6 +291,18 @@ func (s *sim) do(st simStep) {
 	default:
 		s.doToWorkers(st)
 	}
+}
+
+// earlier are requests that may arrive again: where some are refused now and then, rather the last of those.
+func (s *sim) earlier(a uint32) []*simRequest {
+	if s.daring && a>>30%2 == 0 {
+		for i, r := range slices.Backward(s.requests) {
+			if r.method == "dare" && r.done && r.err != nil && r.copies < 3 {
+				return s.requests[i : i+1]
+			}
+		}
+	}
+	return s.requests
 }
 
 // spoil loses something that is under way, or lets a replica answer that is behind.

@@ -128,6 +128,14 @@ func (t *thing) Fail(ctx *Ctx, in ask) (told, error) {
 	return told{}, Errorf(Refused, "%s", out)
 }
 
+// Dare is refused now and then, as a withdrawal is: by the state, and tells it like a read.
+func (t *thing) Dare(ctx *Ctx, in ask) (told, error) {
+	if thingTotal.Get(ctx)%2 == 0 {
+		return t.Fail(ctx, in)
+	}
+	return t.Put(ctx, in)
+}
+
 // Spoil emits and then fails or panics: the activation is rebuilt.
 func (t *thing) Spoil(ctx *Ctx, in ask) (told, error) {
 	Emit(ctx, t, noted{-1})
@@ -165,6 +173,9 @@ type model struct {
 	items              map[string]int64
 }
 
+// refuses tells whether the model refuses a method.
+func (m *model) refuses(method string) bool { return method == "fail" || method == "dare" && m.total%2 == 0 }
+
 // next is the model after a method; passed is the version that Pass was told.
 func (m *model) next(method string, in ask, passed int64) *model {
 	n := &model{m.total, m.count, m.last, maps.Clone(m.items)}
@@ -175,7 +186,7 @@ func (m *model) next(method string, in ask, passed int64) *model {
 		n.total++
 	}
 	switch method {
-	case "put", "long", "both", "shy":
+	case "put", "long", "both", "shy", "dare":
 		n.items[in.Key] = in.N
 	case "drop":
 		delete(n.items, in.Key)

@@ -90,6 +90,7 @@ type profile struct {
 	lossy               bool // the journal may lose its end
 	slowLease           bool // a change of a lease is done at once, and its answer takes nearly as long as it may
 	standby             bool // workers follow what they would own next
+	daring              bool // some calls are refused now and then
 	probes              bool // callers come through connections only, and workers probe each other
 	planted             bool // a property fails that no worker breaks, for the test of shrinking
 	immediate           [opKinds]bool
