@@ -174,7 +174,9 @@ type model struct {
 }
 
 // refuses tells whether the model refuses a method.
-func (m *model) refuses(method string) bool { return method == "fail" || method == "dare" && m.total%2 == 0 }
+func (m *model) refuses(method string) bool {
+	return method == "fail" || method == "dare" && m.total%2 == 0
+}
 
 // next is the model after a method; passed is the version that Pass was told.
 func (m *model) next(method string, in ask, passed int64) *model {
