@@ -52,13 +52,13 @@ func (ns Subjects) JournalOf(class string) string { return string(ns) + ".journa
 func (ns Subjects) SnapOf(class string) string { return string(ns) + ".snap.*." + class + ".*" }
 
 // Epoch is the subject of a partition's epochs and releases.
-func (ns Subjects) Epoch(p int) string { return fmt.Sprintf("%s.epoch.%d", ns, p) }
+func (ns Subjects) Epoch(p int) string { return string(ns) + ".epoch." + strconv.Itoa(p) }
 
 // Fence is the subject of a partition's fillers.
-func (ns Subjects) Fence(p int) string { return fmt.Sprintf("%s.fence.%d", ns, p) }
+func (ns Subjects) Fence(p int) string { return string(ns) + ".fence." + strconv.Itoa(p) }
 
 // Checkpoint is the subject of a partition's checkpoints; reserved.
-func (ns Subjects) Checkpoint(p int) string { return fmt.Sprintf("%s.check.%d", ns, p) }
+func (ns Subjects) Checkpoint(p int) string { return string(ns) + ".check." + strconv.Itoa(p) }
 
 // Send is the public subject of a durable message to a method.
 func (ns Subjects) Send(class, token, method string) string {
@@ -91,7 +91,9 @@ func (ns Subjects) InboxMessage(class, token, method string) string {
 }
 
 // InboxSlot matches the messages to the objects of a slot.
-func (ns Subjects) InboxSlot(slot int) string { return fmt.Sprintf("%s.inbox.%d.*.*.*", ns, slot) }
+func (ns Subjects) InboxSlot(slot int) string {
+	return string(ns) + ".inbox." + strconv.Itoa(slot) + ".*.*.*"
+}
 
 // InboxAll matches all messages in the inbox.
 func (ns Subjects) InboxAll() string { return string(ns) + ".inbox.*.*.*.*" }
@@ -134,7 +136,7 @@ func (ns Subjects) Republish() (from, to string) {
 }
 
 // Stream is the name of a partition's stream.
-func (ns Subjects) Stream(p int) string { return fmt.Sprintf("%s-%d", ns, p) }
+func (ns Subjects) Stream(p int) string { return string(ns) + "-" + strconv.Itoa(p) }
 
 // Bucket is the name of the namespace's key-value bucket.
 func (ns Subjects) Bucket() string { return string(ns) + "-meta" }
