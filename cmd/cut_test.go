@@ -8,8 +8,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/perdure/perdure/internal/cluster"
 )
 
 // cable leads from a process in a network namespace of its own to this one's. Either direction can be cut: then the other side's hardware
@@ -77,21 +81,21 @@ func ip(args string) error {
 	return nil
 }
 
-// TestCutsBetweenWorkersAndTheServerLoseNothingAcknowledged, in one direction or both, for less than the lease's term and for more.
+// TestCutsBetweenWorkersAndTheServerLoseNothingAcknowledged, in one direction or both, for less than the lease's term and for more. And a
+// worker that is cut off for good takes no requests of others with it: the server of internal/cluster/nats.conf gives up its connection.
 func TestCutsBetweenWorkersAndTheServerLoseNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	lines := cables(t, 2)
 	f := newFleet(t)
-	l, err := net.Listen("tcp", lines[0].addr+":0")
-	must(t, err)
-	f.nats = l.Addr().String()
-	must(t, l.Close())
-	f.begin()
+	f.nats = lines[0].addr + ":" + port(freePort(t))
+	f.beginProcess(lines[0].addr)
 	load := newFaulty(t, "cuts")
+	var workers []*process
 	for _, c := range lines {
 		w := f.prepare("worker", "--partitions", fmt.Sprint(clusterParts), "--lease-term", clusterTerm.String())
 		w.path, w.args = "ip", append([]string{"netns", "exec", c.space, w.path}, w.args...)
 		w.start()
+		workers = append(workers, w)
 	}
 	gateway := f.start("gateway")
 	load.gates, load.p, load.servers = []*process{gateway}, gateway, "nats://"+f.nats
@@ -102,6 +106,47 @@ func TestCutsBetweenWorkersAndTheServerLoseNothingAcknowledged(t *testing.T) {
 	load.disturb()
 	load.check()
 	load.checkWire(heard())
+	for _, w := range workers {
+		w.said()
+	}
+	must(t, lines[0].in(noMAC))
+	must(t, lines[0].out(noMAC))
+	gateway.servesAll(40)
+}
+
+// beginProcess starts the fleet's server as a process, with the configuration that is for several workers.
+func (f *fleet) beginProcess(host string) {
+	f.t.Helper()
+	p := &process{t: f.t, path: "env", args: []string{"NATS_NAME=n", "NATS_HOST=" + host, "NATS_PORT=" + port(f.nats), "NATS_CLUSTER_PORT=0", "NATS_ROUTES=[]",
+		"NATS_MONITOR_PORT=0", fmt.Sprintf("NATS_STORE=%q", filepath.Join(f.dir, "nats")), f.path, cluster.ServerCommand, "-c", "../internal/cluster/nats.conf"}}
+	f.t.Cleanup(p.kill)
+	p.start()
+	eventually(f.t, func() bool {
+		nc, err := net.Dial("tcp", f.nats)
+		if err == nil {
+			err = nc.Close()
+		}
+		return err == nil
+	})
+}
+
+func port(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
+
+// servesAll wants so many calls of different objects, one after the other, to be answered soon, within a minute.
+func (p *process) servesAll(many int) {
+	p.t.Helper()
+	row, slowest := 0, time.Duration(0)
+	for began := time.Now(); row < many; row++ {
+		asked := time.Now()
+		p.soon("POST", fmt.Sprintf("/v1/objects/counter/all%d/call/increment", row), "")
+		if took := time.Since(asked); took > 2*time.Second { // less than when it is asked again
+			row, slowest = -1, max(slowest, took)
+		}
+		if time.Since(began) > 2*time.Minute {
+			p.t.Fatalf("for two minutes there were no %d calls that were answered at once; the slowest took %v", many, slowest)
+		}
+	}
+	p.t.Logf("the slowest call took %v", slowest)
 }
 
 // cut draws a cut.
