@@ -113,7 +113,7 @@ func (d *disturbed) well(ctx context.Context) error {
 // fault draws one. The longer stops are for others to take over, and elections of servers take longer than leases.
 func (d *disturbed) fault() fault {
 	p, what, choice := d.target(), "stop", d.random.IntN(3)
-	long := d.between(clusterTerm, 3*clusterTerm)
+	long := d.between(clusterTerm, 4*clusterTerm)
 	if p.Kind == cluster.Server {
 		long *= 2
 	}
