@@ -237,6 +237,22 @@ func (p *process) want(status int, method, path, body string, header ...string) 
 	return strings.TrimSpace(b)
 }
 
+// soon sends a request until it is answered with 200, as it must be within three minutes: there may be no owner yet.
+func (p *process) soon(method, path, body string, header ...string) string {
+	p.t.Helper()
+	for deadline := time.Now().Add(3 * time.Minute); ; <-time.After(10 * time.Millisecond) {
+		ctx, leave := context.WithTimeout(p.t.Context(), 10*time.Second)
+		got, _, b, err := p.send(ctx, method, path, body, header...)
+		leave()
+		if err == nil && got == http.StatusOK {
+			return strings.TrimSpace(b)
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s %s: %d %s, %v; want 200", method, path, got, b, err)
+		}
+	}
+}
+
 // entries are an object's journal, by HTTP.
 func (p *process) entries(object string) (entries []engine.JournalEntry) {
 	p.t.Helper()
