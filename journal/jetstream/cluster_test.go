@@ -294,3 +294,45 @@ func TestWhatIsStillComingUpIsNotMissing(t *testing.T) {
 		t.Errorf("namespaces %q", made)
 	}
 }
+
+// TestACopyWithoutALeaderIsNotBelieved: the server that is left tells how long its own copy is, which says nothing of what was acknowledged.
+func TestACopyWithoutALeaderIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i := range c.servers {
+		c.start(i)
+	}
+	s := c.session(t, 0, "objects")
+	c.open(s, Settings{Partitions: 1, Replicas: 3})
+	log := s.Log(0)
+	c.stop(1)
+	c.stop(2)
+	for patience := time.Now().Add(2 * time.Minute); ; <-time.After(100 * time.Millisecond) {
+		m, err := s.Conn().Request("$JS.API.STREAM.INFO."+log.Stream(), nil, time.Second)
+		if err == nil && !strings.Contains(string(m.Data), `"error"`) {
+			break // the server does that
+		}
+		if time.Now().After(patience) {
+			t.Fatalf("the server does not tell of its copy: %v, %v", m, err)
+		}
+	}
+	if _, last, err := log.Range(t.Context()); !errors.Is(err, errNoLeader) {
+		t.Errorf("it ends at %d, %v", last, err)
+	}
+	for subject, err := range log.Subjects(t.Context(), ">") {
+		if !errors.Is(err, errNoLeader) {
+			t.Errorf("it has %q, %v", subject, err)
+		}
+	}
+	c.start(1)
+	c.start(2)
+	for patience := time.Now().Add(2 * time.Minute); ; <-time.After(100 * time.Millisecond) {
+		_, _, err := log.Range(t.Context())
+		if err == nil {
+			break
+		}
+		if time.Now().After(patience) {
+			t.Fatal(err)
+		}
+	}
+}

@@ -46,12 +46,16 @@ func (l *log) At(ctx context.Context, seq journal.Seq) (journal.Message, error) 
 // Range implements [journal.Log].
 func (l *log) Range(ctx context.Context) (first, last journal.Seq, err error) {
 	var info struct {
+		answered
 		State struct {
 			First uint64 `json:"first_seq"`
 			Last  uint64 `json:"last_seq"`
 		} `json:"state"`
 	}
 	if err := l.ask(ctx, "STREAM.INFO."+l.name, nil, &info); err != nil {
+		return 0, 0, fmt.Errorf("stream %s: %w", l.name, err)
+	}
+	if err := info.byLeader(); err != nil {
 		return 0, 0, fmt.Errorf("stream %s: %w", l.name, err)
 	}
 	return journal.Seq(info.State.First), journal.Seq(info.State.Last), nil
