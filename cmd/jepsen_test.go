@@ -86,7 +86,8 @@ func (a *abused) tell() {
 			}
 		}
 	}
-	a.t.Logf("worker: %s", a.worker.said())
+	said := a.worker.said()
+	a.t.Logf("worker: %s", said[max(0, len(said)-8<<10):])
 }
 
 // soon waits for what takes elections.
@@ -337,4 +338,84 @@ func TestFilesOfOneOfThreeServersAreDamaged(t *testing.T) {
 			break
 		}
 	}
+}
+
+// TestMembersOfTheClusterChange while callers count: one server after the other is no longer to keep the stream, another of four takes its
+// place, and a server is killed in the middle of it: the one that leads, the one that takes the place, or the one that goes.
+func TestMembersOfTheClusterChange(t *testing.T) {
+	t.Parallel()
+	path, err := binary()
+	must(t, err)
+	a := newAbused(t, path, 4, nil)
+	for _, kill := range []string{"the leader", "who comes", "who goes"}[:abusedCases(t, 1, 3)] {
+		t.Run(kill, func(t *testing.T) {
+			a.t, a.worker.t = t, t
+			stop := a.count()
+			defer func() { stop() }()
+			a.more(5)
+			a.together()
+			before := a.peers()
+			goes := before[1] // a follower
+			a.remove(goes)
+			var victim string
+			a.soon("another takes the place", func() bool {
+				now := a.peers()
+				if len(now) != 3 || slices.Contains(now, goes) {
+					return false
+				}
+				victim = map[string]string{"the leader": now[0], "who goes": goes}[kill]
+				for _, name := range now {
+					if kill == "who comes" && !slices.Contains(before, name) {
+						victim = name
+					}
+				}
+				return victim != ""
+			})
+			p := a.servers.Servers[slices.IndexFunc(a.servers.Servers, func(p *cluster.Process) bool { return p.Name == victim })]
+			must(t, p.Kill())
+			if !a.moves(5, 20*time.Second) {
+				t.Logf("without %s nothing goes on: %v", p.Name, a.told.Load())
+			}
+			must(t, p.Start())
+			a.more(5)
+			a.together()
+			a.more(2)
+			stop()
+			a.check(false)
+			t.Logf("%v: %s went, %s was killed, now %v", before, goes, victim, a.peers())
+		})
+	}
+}
+
+// abusedCases is how many cases there are in the short form, and in the long one, which JEPSEN asks for.
+func abusedCases(t *testing.T, short, long int) int {
+	if given(t, "JEPSEN", 0) > 0 {
+		return long
+	}
+	return short
+}
+
+// peers are the servers that keep the stream: first the one that leads. None while there is no leader.
+func (a *abused) peers() []string {
+	s, err := a.js.Stream(a.t.Context(), abusedStream)
+	if err != nil || s.CachedInfo().Cluster == nil || s.CachedInfo().Cluster.Leader == "" {
+		return nil
+	}
+	names := []string{s.CachedInfo().Cluster.Leader}
+	for _, r := range s.CachedInfo().Cluster.Replicas {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// remove asks for another server in the place of one.
+func (a *abused) remove(name string) {
+	a.t.Helper()
+	a.soon(name+" is to go", func() bool {
+		m, err := a.js.Conn().Request("$JS.API.STREAM.PEER.REMOVE."+abusedStream, fmt.Appendf(nil, `{"peer":%q}`, name), 5*time.Second)
+		if err == nil {
+			a.told.Store(string(m.Data))
+		}
+		return err == nil && strings.Contains(string(m.Data), `"success":true`)
+	})
 }

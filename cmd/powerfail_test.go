@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -9,11 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/perdure/perdure/internal/cluster"
 	"github.com/perdure/perdure/internal/wire"
@@ -189,25 +193,17 @@ func TestPowerCutsOfServers(t *testing.T) {
 	t.Logf("SEED=%d repeats the choices, not the moments", seed)
 	program := notingServer(t)
 	for _, sync := range []string{"always", "2s"} {
-		t.Run(sync, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, uint64(len(sync))))
-			a := newAbused(t, program, 3, func(conf string) string {
-				return strings.Replace(conf, "sync_interval: always", "sync_interval: "+sync, 1)
-			})
-			for name, cut := range powerCuts {
-				for of := range fates {
-					for range rounds {
-						t.Run(fmt.Sprintf("%s, fate %d", name, of), func(t *testing.T) {
-							a.t, a.worker.t = t, t
-							a.powerCut(cut, of, random, sync == "always")
-						})
-						if t.Failed() {
-							return
-						}
-					}
+		for name, cut := range powerCuts {
+			t.Run(sync+", "+name, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, uint64(len(sync+name))))
+				a := newAbused(t, program, 3, func(conf string) string {
+					return strings.Replace(conf, "sync_interval: always", "sync_interval: "+sync, 1)
+				})
+				for i := range rounds * uint64(fates) {
+					a.powerCut(cut, fate(i%uint64(fates)), random, sync == "always")
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -218,6 +214,10 @@ func (a *abused) powerCut(cut func(*abused, fate, *rand.Rand), of fate, random *
 	stop := a.count()
 	defer func() { stop() }()
 	a.more(10)
+	if !durable {
+		a.settle()
+		a.more(10)
+	}
 	cut(a, of, random)
 	alarm := ""
 	a.soon("callers go on, or it is told why not", func() bool {
@@ -237,6 +237,27 @@ func (a *abused) powerCut(cut func(*abused, fate, *rand.Rand), of fate, random *
 	stop = a.count()
 	a.more(1)
 	a.together()
+}
+
+// settle writes all that there is to disk, as the system does within half a minute: the server never syncs some files by itself then.
+func (a *abused) settle() {
+	a.t.Helper()
+	for _, p := range a.servers.Servers {
+		noted, err := os.OpenFile(filepath.Join(p.Dir(), "synced"), os.O_APPEND|os.O_WRONLY, 0o640)
+		must(a.t, err)
+		_ = filepath.WalkDir(filepath.Join(p.Dir(), "data"), func(file string, d fs.DirEntry, err error) error {
+			f, err := os.Open(file)
+			if err != nil || d.IsDir() {
+				return nil //nolint:nilerr // what is gone meanwhile is gone
+			}
+			defer f.Close()
+			info, err := f.Stat()
+			must(a.t, errors.Join(err, f.Sync()))
+			_, err = fmt.Fprintf(noted, "synced\t%s\t%d\n", file, info.Size())
+			return err
+		})
+		must(a.t, noted.Close())
+	}
 }
 
 // alarm is what the partition tells of its journal.
@@ -264,6 +285,8 @@ func (a *abused) accept(alarm string, durable bool) {
 			}
 		}
 	}
+	a.copies(1)
+	a.copies(3)
 	out, stderr, code := a.worker.run("accept-journal", "0", "--yes")
 	a.t.Logf("accept-journal: %d %s%s", code, out, stderr)
 	a.life++
@@ -285,4 +308,24 @@ func (a *abused) accept(alarm string, durable bool) {
 			return true
 		})
 	}
+}
+
+// copies has the streams kept in so many copies. One at first: after a power cut servers that had not synced may have different messages at
+// the same places, and do not notice; so all but the leader's copy are thrown away, and made anew.
+func (a *abused) copies(n int) {
+	a.t.Helper()
+	a.soon(fmt.Sprintf("%d copies", n), func() bool {
+		s, err := a.js.Stream(a.t.Context(), abusedStream)
+		if err != nil {
+			return false
+		}
+		cfg := s.CachedInfo().Config
+		if cfg.Replicas != n {
+			cfg.Replicas = n
+			_, _ = a.js.UpdateStream(a.t.Context(), cfg) // tried again
+			return false
+		}
+		c := s.CachedInfo().Cluster
+		return c != nil && c.Leader != "" && len(c.Replicas) == n-1 && !slices.ContainsFunc(c.Replicas, func(r *natsjs.PeerInfo) bool { return !r.Current })
+	})
 }
