@@ -17,8 +17,9 @@ COUNT := 5
 # How long `make soak` churns.
 FOR := 3m
 
-# What `make torture` does: kills of the real binary, power cuts, histories over a journal in memory.
+# What `make torture` does: kills of the real binary, faults of clusters for so long, power cuts, histories over a journal in memory.
 KILLS := 1000
+DISTURB := 10m
 CUTS := 200
 HISTORIES := 20000
 
@@ -49,8 +50,9 @@ race: ## look for flaky tests: shuffled, COUNT times (5), under the race detecto
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
 	cd $(ORDERS) && go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
 
-torture: ## 1,000 kills, 200 power cuts, 20,000 histories (KILLS=, CUTS=, HISTORIES=; SEED= repeats); an hour each at most
+torture: ## 1,000 kills, 10 minutes of faults, 200 power cuts, 20,000 histories (KILLS=, DISTURB=, CUTS=, HISTORIES=; SEED= repeats); an hour each at most
 	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
+	DISTURB=$(DISTURB) go test -count=1 -v -timeout 1h -run '^(TestFaultsOfACluster|TestCutsBetweenWorkers)' ./cmd
 	CUTS=$(CUTS) go test -count=1 -v -timeout 1h -run '^TestAPowerCutTakesNothingThatWasAnswered$$' ./internal/blocksync
 	HISTORIES=$(HISTORIES) go test -count=1 -v -timeout 1h -run '^TestHistoriesAreThoseOfOneObject$$' ./engine
 

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/engine"
+	"github.com/perdure/perdure/internal/freeport"
 )
 
 // binaryDir has the program that [binary] builds; empty if no test asked for it.
@@ -99,12 +99,11 @@ func (b *lockedBuffer) String() string {
 // freePort is a port that was free a moment ago.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := freeport.Addresses(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return free[0]
 }
 
 // newDev prepares a `perdure dev` with ports of its own, and several partitions if args do not say how many; start starts it.
@@ -236,6 +235,22 @@ func (p *process) want(status int, method, path, body string, header ...string) 
 		p.t.Fatalf("%s %s: %d %s, %v; want %d", method, path, got, b, err, status)
 	}
 	return strings.TrimSpace(b)
+}
+
+// soon sends a request until it is answered with 200, as it must be within three minutes: there may be no owner yet.
+func (p *process) soon(method, path, body string, header ...string) string {
+	p.t.Helper()
+	for deadline := time.Now().Add(3 * time.Minute); ; <-time.After(10 * time.Millisecond) {
+		ctx, leave := context.WithTimeout(p.t.Context(), 10*time.Second)
+		got, _, b, err := p.send(ctx, method, path, body, header...)
+		leave()
+		if err == nil && got == http.StatusOK {
+			return strings.TrimSpace(b)
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s %s: %d %s, %v; want 200", method, path, got, b, err)
+		}
+	}
 }
 
 // entries are an object's journal, by HTTP.

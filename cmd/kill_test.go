@@ -44,13 +44,15 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 	for _, mode := range []string{"always", "100ms"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			k := &killing{t: t, p: newDev(t, "--sync", mode), random: rand.New(rand.NewPCG(seed, uint64(len(mode))))}
+			p := newDev(t, "--sync", mode)
+			k := &killing{t: t, p: p, gates: []*process{p}, random: rand.New(rand.NewPCG(seed, uint64(len(mode))))}
+			k.history.Name = fmt.Sprintf("SEED=%d-", seed)
 			k.p.begin()
 			k.renew()
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			var callers sync.WaitGroup
-			for _, c := range k.callers() {
+			for _, c := range k.callers(killCallers) {
 				callers.Go(func() { c.run(ctx) })
 			}
 			for k.kills < kills/2-1 {
@@ -74,7 +76,8 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 // killing is a load on a process that is killed, and knows what it was told.
 type killing struct {
 	t       *testing.T
-	p       *process
+	p       *process   // that is asked
+	gates   []*process // that callers over HTTP call through
 	random  *rand.Rand // for the moments
 	kills   int
 	history history.History
@@ -116,7 +119,7 @@ func (k *killing) renew() {
 	if life == k.life.Load() {
 		return
 	}
-	k.p.want(200, "POST", fmt.Sprintf("/v1/objects/account/h%d/call/open", life), `"owner"`)
+	k.p.soon("POST", fmt.Sprintf("/v1/objects/account/h%d/call/open", life), `"owner"`, "Idempotency-Key", "open")
 	k.life.Store(life)
 }
 
@@ -124,6 +127,11 @@ func (k *killing) renew() {
 func (k *killing) check() {
 	k.t.Helper()
 	k.p.verify()
+	k.checkCounters()
+}
+
+func (k *killing) checkCounters() {
+	k.t.Helper()
 	for object := range killObjects {
 		k.checkCounter(object)
 	}
@@ -177,7 +185,7 @@ func (k *killing) checkCounter(object int) {
 	if untold > unknown {
 		k.t.Errorf("%s: %d changes were told to nobody, and of %d requests the outcome is unknown", name, untold, unknown)
 	}
-	if got := k.p.want(200, "POST", "/v1/objects/"+name+"/call/value", ""); got != strconv.Itoa(len(entries)) {
+	if got := k.p.soon("POST", "/v1/objects/"+name+"/call/value", ""); got != strconv.Itoa(len(entries)) {
 		k.t.Errorf("%s is %s and has %d changes", name, got, len(entries))
 	}
 }

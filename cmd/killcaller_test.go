@@ -102,35 +102,41 @@ type killCaller struct {
 	*killing
 	n      int
 	to     engine.Transport
-	ids    bool // it gives its own and repeats
+	ids    bool          // it gives its own and repeats
+	limit  time.Duration // of one try; 0: none, since it is told when nobody will answer
 	random *rand.Rand
 	serial int
 }
 
-// callers are all ways to call: over HTTP and NATS with ids, by our client, which numbers, and bare over NATS and HTTP.
-func (k *killing) callers() (callers []*killCaller) {
+// callers call in all ways: over HTTP and NATS with ids, by our client, which numbers, and bare over NATS and HTTP.
+func (k *killing) callers(many int) (callers []*killCaller) {
 	bus := &overNATS{p: k.p}
 	k.t.Cleanup(bus.close)
 	numbering, err := gateway.Connect("nats://"+k.p.nats, gateway.ClientOptions{})
 	must(k.t, err)
 	k.t.Cleanup(numbering.Close)
-	bare := []engine.Transport{overHTTP{k.p}, bus}
-	for n := range killCallers {
+	for n := range many {
 		c := &killCaller{killing: k, n: n, random: rand.New(rand.NewPCG(k.random.Uint64(), 0))}
+		gate := overHTTP{k.gates[n/4%len(k.gates)]}
 		switch n % 4 {
 		case 0:
-			c.to, c.ids = overHTTP{k.p}, true
+			c.to, c.ids, c.limit = gate, true, tryLimit
 		case 1:
-			c.to, c.ids = bus, true
+			c.to, c.ids, c.limit = bus, true, tryLimit
 		case 2:
 			c.to = numbering
 		case 3:
-			c.to = bare[n/4]
+			if c.to = gate; n > 3 {
+				c.to, c.limit = bus, tryLimit // of a worker that was killed nobody tells
+			}
 		}
 		callers = append(callers, c)
 	}
 	return callers
 }
+
+// tryLimit is how long one try may take.
+const tryLimit = 5 * time.Second
 
 // run calls until ctx is done.
 func (c *killCaller) run(ctx context.Context) {
@@ -222,9 +228,9 @@ func (c *killCaller) call(r engine.Request) (string, engine.Reply, error) {
 // once tries once, and not for ever: an answer may get lost.
 func (c *killCaller) once(r engine.Request) (engine.Reply, error) {
 	ctx := c.t.Context()
-	if c.ids {
+	if c.limit > 0 {
 		var leave context.CancelFunc
-		ctx, leave = context.WithTimeout(ctx, 5*time.Second)
+		ctx, leave = context.WithTimeout(ctx, c.limit)
 		defer leave()
 	}
 	return c.to.Do(ctx, r)

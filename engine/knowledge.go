@@ -122,16 +122,27 @@ func (k knowledge) heldBy(epochs []mark) (have journal.Seq) {
 	return min(epochs[next].seq-1, k.Seq)
 }
 
+// recallAnswers is how many answers have to show a loss. They take less than the time that recallAll has.
+const recallAnswers = 8
+
 // recall holds what this worker knows of a partition against its stream. It returns the alarm, which the witness has then: nobody else may
 // know, and whoever has the partition is to hear of it.
+//
+// The alarm stays, so it takes more than one answer: a server that was stopped may say what it had when it led the stream.
 func (s *session) recall(ctx context.Context, log journal.Log, p int, w journal.Witness) error {
 	k := s.w.known(p, w.Life)
 	if k.Seq == 0 || w.Alarm != nil {
 		return nil //nolint:nilerr // it is told already
 	}
-	have, err := k.held(ctx, log, s.w.ns.Epoch(p))
-	if err != nil || have >= k.Seq {
-		return err
+	var have journal.Seq
+	for range recallAnswers {
+		var err error
+		if have, err = k.held(ctx, log, s.w.ns.Epoch(p)); err != nil || have >= k.Seq {
+			return err
+		}
+		if err := sleep(ctx, s.w.cfg.LeaseTerm/20); err != nil {
+			return err
+		}
 	}
 	alarm := &journal.WentBackError{Stream: log.Stream(), Partition: p, Witness: "worker " + s.w.cfg.ID, Known: k.Seq, Have: have, Life: k.Life}
 	if err := s.raise(alarm); err != nil {

@@ -125,6 +125,53 @@ func TestAFormerOwnerTellsOfALoss(t *testing.T) {
 	}
 }
 
+// hesitant is a session of which the streams' leader says for a while that they are shorter than they are.
+type hesitant struct {
+	journal.Session
+	until func() bool // it is over
+}
+
+// Log implements journal.Session.
+func (h hesitant) Log(p int) journal.Log { return hesitantLog{h.Session.Log(p), h.until} }
+
+type hesitantLog struct {
+	journal.Log
+	until func() bool
+}
+
+// Range implements journal.Log.
+func (l hesitantLog) Range(ctx context.Context) (first, last journal.Seq, err error) {
+	first, last, err = l.Log.Range(ctx)
+	if !l.until() {
+		last -= 2
+	}
+	return first, last, err
+}
+
+// TestAStreamThatIsShorterInSomeAnswersIsNoLoss: a server that was stopped may say what it had as the leader that it is no more.
+func TestAStreamThatIsShorterInSomeAnswersIsNoLoss(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	var behind atomic.Int64 // so many answers are
+	a := w.worker("a", func(c *Config) {
+		connect := c.Connect
+		c.Connect = func(ctx context.Context) (journal.Session, error) {
+			s, err := connect(ctx)
+			return hesitant{s, func() bool { return behind.Add(-1) < 0 }}, err
+		}
+	})
+	increment(t, a)
+	p := partitionOf("register", "a")
+	eventually(t, "a remembers", func() bool { return a.known(p, 0).Seq == w.end(p) })
+	behind.Store(3)
+	a.ses.Load().js.Close()
+	eventually(t, "a was told wrongly, and owns all again", func() bool { return behind.Load() < 0 && len(owned(a)) == worldPartitions })
+	if err := a.Ready(); err != nil {
+		t.Error(err)
+	}
+	increment(t, a)
+}
+
 // TestAnAlarmIsToldByWhoeverHasTheShare, and by nobody else: who gave the partition away is ready.
 func TestAnAlarmIsToldByWhoeverHasTheShare(t *testing.T) {
 	t.Parallel()

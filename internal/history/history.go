@@ -41,6 +41,8 @@ type Told struct {
 
 // History is what callers did, in one process. Its zero value is empty. Safe for concurrent use.
 type History struct {
+	Name string // of the page of one that fails; so it can say what repeats it
+
 	mu    sync.Mutex
 	clock int64 // orders what it is told
 	all   []*Pending
@@ -108,7 +110,7 @@ func (h *History) Check() error {
 			continue
 		}
 		verdict, info := porcupine.CheckOperationsVerbose(model, ops, verdictWithin)
-		return fmt.Errorf("the history of %s, %d operations, is not that of one object (%s): see %s", object, len(ops), verdict, draw(info))
+		return fmt.Errorf("the history of %s, %d operations, is not that of one object (%s): see %s", object, len(ops), verdict, h.draw(info))
 	}
 	return nil
 }
@@ -167,8 +169,8 @@ func step(n int64, op Op) (int64, Told) {
 }
 
 // draw writes porcupine's picture of a history and returns the file's name, or why there is none.
-func draw(info porcupine.LinearizationInfo) string {
-	f, err := os.CreateTemp("", "history-*.html")
+func (h *History) draw(info porcupine.LinearizationInfo) string {
+	f, err := os.CreateTemp("", "history-"+h.Name+"*.html")
 	if err != nil {
 		return err.Error()
 	}

@@ -161,14 +161,31 @@ func (ns Subjects) Call(class, token, method string) string {
 // Calls matches the public subjects of all methods.
 func (ns Subjects) Calls() string { return string(ns) + ".call.*.*.*" }
 
-// SplitPublic takes the public subject of a method apart: <ns>.call.<class>.<token>.<method>.
-func (ns Subjects) SplitPublic(subject string) (class, token, method string, ok bool) {
-	rest, ok := strings.CutPrefix(subject, string(ns)+".call.")
-	parts := strings.Split(rest, ".")
-	if !ok || len(parts) != 3 {
-		return "", "", "", false
+// Read is the public subject of a read that a standby's copy may answer: what [Subjects.Call] is for [Subjects.ReadAt].
+func (ns Subjects) Read(class, token, method string) string {
+	return string(ns) + ".read." + class + "." + token + "." + method
+}
+
+// Reads matches the public subjects of all such reads.
+func (ns Subjects) Reads() string { return string(ns) + ".read.*.*.*" }
+
+// ReadMapping is what [Subjects.Mapping] is for them.
+func (ns Subjects) ReadMapping() (from, to string) {
+	return ns.Reads(),
+		string(ns) + ".part.{{partition(256,1,2)}}.read.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+}
+
+// SplitPublic takes the public subject of a method apart: <ns>.call.<class>.<token>.<method>, or of [Subjects.Read].
+func (ns Subjects) SplitPublic(subject string) (read bool, class, token, method string, ok bool) {
+	rest, call := strings.CutPrefix(subject, string(ns)+".call.")
+	if !call {
+		rest, read = strings.CutPrefix(subject, string(ns)+".read.")
 	}
-	return parts[0], parts[1], parts[2], true
+	parts := strings.Split(rest, ".")
+	if !call && !read || len(parts) != 3 {
+		return false, "", "", "", false
+	}
+	return read, parts[0], parts[1], parts[2], true
 }
 
 // Mapping is the server's subject mapping that sends public calls to their slots: source and destination.
@@ -218,6 +235,12 @@ func (ns Subjects) AskPart(p int, what string) string {
 func (ns Subjects) AskWorker(id, what string) string {
 	return string(ns) + ".control.worker." + id + "." + what
 }
+
+// Owner is where it is told that a partition, of so many, has a new owner: who waits for what the former one owes asks again.
+func (ns Subjects) Owner(p, of int) string { return fmt.Sprintf("%s.owner.%d.%d", ns, p, of) }
+
+// Owners matches that of all partitions.
+func (ns Subjects) Owners() string { return string(ns) + ".owner.*.*" }
 
 // Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
 func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }

@@ -14,6 +14,8 @@ type Request struct {
 	Object string // class/token
 	ID     string // of the caller's number or own id; empty: none
 	Reply  string // where the answer goes; no two requests have the same
+	Method string
+	After  int // so many answers were heard before it
 }
 
 // Answer is what was heard on a reply subject.
@@ -29,6 +31,27 @@ type Heard struct {
 	Requests []Request
 	Answers  []Answer // those to the requests, and no others
 	Members  []Members
+
+	// Stopped says that processes were: one may have been between its last look at the lease and the sending, so that an answer leaves
+	// after those of the next owner. It is still the right one for who had asked before these came.
+	Stopped bool
+}
+
+// Without is what was heard but for the calls of some methods, and their answers: those that read.
+func (h Heard) Without(methods ...string) Heard {
+	left := map[string]bool{}
+	h.Requests = slices.DeleteFunc(slices.Clone(h.Requests), func(r Request) bool {
+		gone := slices.Contains(methods, r.Method)
+		left[r.Reply] = left[r.Reply] || gone
+		return gone
+	})
+	h.Answers = slices.Clone(h.Answers)
+	for i, a := range h.Answers {
+		if left[a.Reply] {
+			h.Answers[i] = Answer{} // not taken out, since requests say how many were before them
+		}
+	}
+	return h
 }
 
 // Members is who was subscribed at one moment.
@@ -58,15 +81,18 @@ func (f Finding) String() string { return f.Object + ": " + f.What }
 // Check judges what was heard, of requests that change their object, in one epoch after the other. overlap is how long two may be subscribed to
 // one subject.
 func Check(h Heard, commits Commits, overlap time.Duration) []Finding {
-	c := checker{commits: commits, asked: map[string]Request{}, told: map[string]bool{}, last: map[string]Commit{}, version: map[string]journal.Version{}}
+	c := checker{commits: commits, stopped: h.Stopped, asked: map[string]Request{}, told: map[string]bool{}, last: map[string]Commit{},
+		began: map[string]int{}, version: map[string]journal.Version{}}
 	for _, r := range h.Requests {
 		if _, twice := c.asked[r.Reply]; twice {
 			c.find(r.Object, "two requests want their answer on %s", r.Reply)
 		}
 		c.asked[r.Reply] = r
 	}
-	for _, a := range h.Answers {
-		c.answer(a)
+	for i, a := range h.Answers {
+		if a != (Answer{}) {
+			c.answer(i, a)
+		}
 	}
 	c.members(h.Members, overlap)
 	return c.found
@@ -74,9 +100,11 @@ func Check(h Heard, commits Commits, overlap time.Duration) []Finding {
 
 type checker struct {
 	commits Commits
+	stopped bool
 	asked   map[string]Request
 	told    map[string]bool            // reply subjects that had an answer
 	last    map[string]Commit          // by object: of the last answer
+	began   map[string]int             // by object: the first answer under that epoch
 	version map[string]journal.Version // likewise
 	found   []Finding
 }
@@ -85,7 +113,7 @@ func (c *checker) find(object, format string, args ...any) {
 	c.found = append(c.found, Finding{object, fmt.Sprintf(format, args...)})
 }
 
-func (c *checker) answer(a Answer) {
+func (c *checker) answer(i int, a Answer) {
 	r, ok := c.asked[a.Reply]
 	if !ok {
 		c.find("?", "an answer on %s, and nobody asked", a.Reply)
@@ -109,11 +137,18 @@ func (c *checker) answer(a Answer) {
 	if a.Replayed {
 		return // by whoever owns it now, under an epoch of which that says nothing
 	}
-	switch last := c.last[r.Object]; {
+	last := c.last[r.Object]
+	if c.stopped && by.Epoch.Number < last.Epoch.Number && r.After <= c.began[r.Object] {
+		return
+	}
+	switch {
 	case by.Epoch.Number < last.Epoch.Number, by.Epoch.Number == last.Epoch.Number && by.Epoch != last.Epoch:
 		c.find(r.Object, "worker %s answers under epoch %s after worker %s did under epoch %s", by.Worker, by.Epoch, last.Worker, last.Epoch)
 	case a.Version <= c.version[r.Object]:
 		c.find(r.Object, "version %d is answered after version %d", a.Version, c.version[r.Object])
+	}
+	if by.Epoch != last.Epoch {
+		c.began[r.Object] = i
 	}
 	c.last[r.Object], c.version[r.Object] = by, a.Version
 }

@@ -17,9 +17,13 @@ func TestCheckFindsWhatMustNotBe(t *testing.T) {
 	}}
 	asks := func(ids ...int) (list []Request) {
 		for i, id := range ids {
-			list = append(list, Request{"counter/a", fmt.Sprint("s ", id), fmt.Sprint("r", i)})
+			list = append(list, Request{Object: "counter/a", ID: fmt.Sprint("s ", id), Reply: fmt.Sprint("r", i)})
 		}
 		return list
+	}
+	later := func(all []Request, answers int) []Request { // the last one is asked after so many answers
+		all[len(all)-1].After = answers
+		return all
 	}
 	ok := func(i int, v journal.Version) Answer { return Answer{Reply: fmt.Sprint("r", i), Version: v} }
 	at := func(ms int, a, b int) Members {
@@ -35,6 +39,9 @@ func TestCheckFindsWhatMustNotBe(t *testing.T) {
 		"an error":               {Heard{Requests: asks(3, 1), Answers: []Answer{ok(0, 3), {Reply: "r1", Failed: true}}}, ""},
 		"two answers":            {Heard{Requests: asks(1), Answers: []Answer{ok(0, 1), {Reply: "r0", Failed: true}}}, "answered twice"},
 		"a former owner answers": {Heard{Requests: asks(3, 2), Answers: []Answer{ok(0, 3), ok(1, 2)}}, "worker w answers under epoch 1 0000000000000001 after worker v"},
+		"a former owner is late": {Heard{Requests: asks(3, 2), Answers: []Answer{ok(0, 3), ok(1, 2)}, Stopped: true}, ""},
+		"it was asked later":     {Heard{Requests: later(asks(3, 2), 1), Answers: []Answer{ok(0, 3), ok(1, 2)}, Stopped: true}, "worker w answers under epoch 1"},
+		"a read":                 {Heard{Requests: append(asks(1), Request{Object: "counter/a", ID: "s 9", Reply: "r1", Method: "value"}), Answers: []Answer{ok(0, 1), ok(1, 1)}}.Without("value"), ""},
 		"another order":          {Heard{Requests: asks(1, 2), Answers: []Answer{ok(1, 2), ok(0, 1)}}, "version 1 is answered after version 2"},
 		"not in the journal":     {Heard{Requests: asks(1), Answers: []Answer{ok(0, 9)}}, "which the journal does not have"},
 		"another's":              {Heard{Requests: asks(1), Answers: []Answer{ok(0, 2)}}, "which is of request s 2"},

@@ -48,10 +48,11 @@ func Listen(nc *nats.Conn, ns wire.Subjects) (*Tap, error) {
 
 // hear takes what was said. A call that nobody waits for is of no interest, nor is what answers anything else.
 func (t *Tap) hear(m *nats.Msg) {
-	if _, class, token, _, ok := t.ns.SplitCall(m.Subject); ok {
+	if _, class, token, method, ok := t.ns.SplitCall(m.Subject); ok {
 		if m.Reply != "" {
 			t.asked[m.Reply] = true
-			t.heard.Requests = append(t.heard.Requests, Request{class + "/" + token, requestID(m.Header), m.Reply})
+			t.heard.Requests = append(t.heard.Requests,
+				Request{Object: class + "/" + token, ID: requestID(m.Header), Reply: m.Reply, Method: method, After: len(t.heard.Answers)})
 		}
 		return
 	}

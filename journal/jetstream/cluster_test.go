@@ -2,9 +2,9 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/perdure/perdure/internal/freeport"
 	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/journal/journaltest"
@@ -37,14 +38,12 @@ func newCluster(t testing.TB) *testCluster {
 	}
 	c := &testCluster{t: t, servers: make([]*server.Server, 3)}
 	var routes []*url.URL
-	for i := range c.servers {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // when all are found, so that they differ
-		port := l.Addr().(*net.TCPAddr).Port
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	ports, err := freeport.Find(len(c.servers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, port := range ports {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
 		c.options = append(c.options, &server.Options{ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: -1,
 			JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, MaxPayload: 8 << 20,
 			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}})
@@ -241,6 +240,38 @@ func TestALogGoesOnWhenItsLeaderIsGone(t *testing.T) {
 	}
 	if _, last, err := other.Log(0).Range(ctx); err != nil || last != 102 {
 		t.Errorf("the end is %d, %v", last, err)
+	}
+}
+
+// TestWithoutALeaderAStreamHasNoEnd: each server answers then, with what it has, and that may be less than was acknowledged.
+func TestWithoutALeaderAStreamHasNoEnd(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i := range c.servers {
+		c.start(i)
+	}
+	s := c.session(t, 0, "objects")
+	c.open(s, Settings{Partitions: 1, Replicas: 3})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	end := must[journal.Seq](t)(s.Log(0).Begin(ctx, 0, journal.Message{Subject: wire.DefaultNamespace.Epoch(0)}, journal.Message{Subject: wire.DefaultNamespace.Fence(0)}))
+	if _, last, err := s.Log(0).Range(ctx); err != nil || last != end {
+		t.Fatalf("the end is %d, %v; want %d", last, err, end)
+	}
+	c.stop(1)
+	c.stop(2)
+	for answered := false; !answered; <-time.After(50 * time.Millisecond) {
+		trying, stop := context.WithTimeout(ctx, 2*time.Second)
+		m, err := s.Conn().RequestWithContext(trying, "$JS.API.STREAM.INFO.objects-0", nil)
+		stop()
+		var info jetstream.StreamInfo
+		answered = err == nil && json.Unmarshal(m.Data, &info) == nil && info.Cluster != nil && info.Cluster.Leader == ""
+		if ctx.Err() != nil {
+			t.Fatalf("the server does not answer without a leader any more: %v", err)
+		}
+	}
+	if _, last, err := s.Log(0).Range(ctx); err == nil || !strings.Contains(err.Error(), "no leader") {
+		t.Errorf("without a leader the end is %d, %v", last, err)
 	}
 }
 
