@@ -214,7 +214,7 @@ var variants = []variant{
 	{name: "the witness is not compared", property: "I2", file: "engine/session.go",
 		old: "		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), p)\n", new: "		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), p)\n		w.Acked = 0\n"},
 	{name: "what the worker knows itself is not compared", property: "I2", file: "engine/knowledge.go",
-		old: "if err != nil || have >= k.Seq {", new: "if err != nil || have >= k.Seq || s != nil {"},
+		old: "err != nil || have >= k.Seq {", new: "err != nil || have >= k.Seq || s != nil {"},
 	{name: "an accepted loss lifts nothing", property: "I3", file: "engine/witness.go",
 		old: "loss.Known+journal.Window)", new: "0)"},
 
