@@ -23,7 +23,7 @@ import (
 
 // simSeeds is how many stories `go test` tells; N asks for another number, SEED for one of them.
 const (
-	simSeeds     = 20000
+	simSeeds     = 12000
 	simSeedsRace = 400
 )
 

@@ -253,7 +253,7 @@ func (s *sim) rest() {
 // pass lets time pass. Nothing arrives meanwhile.
 func (s *sim) pass(d time.Duration) {
 	s.handOver()
-	time.Sleep(d) // sleeps: in the bubble this is what moves time on
+	time.Sleep(d) // sleeps: in the bubble, whose time passes when all wait
 	s.rest()
 }
 

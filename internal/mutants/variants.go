@@ -253,11 +253,14 @@ var variants = []variant{
 		old: "		case presence == Gone && met == l.incarnation():\n", new: "		case presence == Gone:\n			met = l.incarnation()\n",
 		other: gone, why: noPeers},
 	{name: "the share: a word of a former life counts", property: "I9", file: "engine/share.go",
-		old: "s.Nonce == life && life != 0", new: "life != 0"},
+		old: "s.Nonce == life && life != 0", new: "life != 0",
+		other: renewed, why: fewWords},
 	{name: "the share: a word is no sign of life", property: "I9", file: "engine/share.go",
-		old: "max(s.since, s.heard) + takerWait", new: "s.since + takerWait"},
+		old: "max(s.since, s.heard) + takerWait", new: "s.since + takerWait",
+		other: renewed, why: fewWords},
 	{name: "the share: one word is enough for ever", property: "I9", file: "engine/share.go",
-		old: "s.heard > looked || s.Closed", new: "s.heard > 0*looked || s.Closed"},
+		old: "s.heard > looked || s.Closed", new: "s.heard > 0*looked || s.Closed",
+		other: renewed, why: fewWords},
 	{name: "the share: silence is taken for the word that nobody listens", property: "I8", file: "engine/peers.go",
 		old: "presence == Gone && met", new: "presence != Present && met"},
 	{name: "a standby writes on after a write that failed", property: "I7", file: "engine/standby.go",
@@ -266,7 +269,7 @@ var variants = []variant{
 		old: "	if f != nil {\n		<-f.done\n	}\n", new: ""},
 	{name: "a copy answers who does not ask for it", property: "I5", file: "engine/copy.go",
 		old: "	if err != nil || !r.Eventual {", new: "	if err != nil {",
-		other: "./engine TestACopyAnswersWhoAsksForIt", why: "nobody reads copies there"},
+		other: "./engine TestACopyAnswersWhoAsksForIt", why: "no other reads come to copies there"},
 	{name: "a copy reads what the follower writes meanwhile", property: "I5", file: "engine/copy.go",
 		old: "	s := newState(own, id, c)", new: "	s := newState(store, id, c)",
 		other: "./engine TestAReadOfACopyIsNotTorn", why: "nobody reads copies there"},
@@ -275,12 +278,12 @@ var variants = []variant{
 		other: "./engine TestAReadWaitsForTheVersionThatItWants", why: "nobody reads copies there"},
 	{name: "a copy is not moved on", property: "I5", file: "engine/copy.go",
 		old: "	r := replayed{state: s, act: o.act, at: o.acked}\n", new: "	r := replayed{state: s, act: o.act, at: o.acked}\n	if s != nil {\n		return\n	}\n",
-		other: "./engine TestACopyAnswersWhoAsksForIt", why: "nobody reads copies there"},
+		other: "./engine TestACopyAnswersWhoAsksForIt", why: "a copy may be behind for as long as it says so"},
 	{name: "a copy answers what is not durable", property: "I2", file: "engine/copy.go",
 		old: "	if w.cfg.Durable != nil { // a record", new: "	if w.cfg.Durable != nil && f == nil { // a record"},
 	{name: "a copy answers what the journal lost", property: "I5", file: "engine/copy.go",
 		old: "	if t.s.stored && !o.ep.has(t.s.base.position()) {", new: "	if t.s.stored && o.ep == nil {",
-		other: "./engine TestACopyOfWhatTheJournalDoesNotHaveAnswersNothing", why: "only the store of a standby has to know of a loss: a story in some 7,000 that all have standbys, and losses"},
+		other: "./engine TestACopyOfWhatTheJournalDoesNotHaveAnswersNothing", why: "only the store of a standby may know of the loss: a story in many thousands"},
 	{name: "a copy goes on under an alarm", property: "I2", file: "engine/standby.go",
 		old: "	case w.Alarm != nil: // nobody", new: "	case w.Alarm != nil && f == nil: // nobody",
 		other: "./engine TestAPartitionWithAnAlarmIsNotRead", why: "a follower begins after the loss there, and sees the alarm then"},
@@ -350,6 +353,9 @@ var variants = []variant{
 
 const (
 	formerOwner = "./engine TestAFormerOwnerTellsOfALoss"
+
+	renewed  = "./engine TestWordOfARenewalIsForTheShareAlone"
+	fewWords = "a share that is wrong for a while costs time alone, and less than it has"
 
 	gone    = "./engine TestAWorkerThatIsGoneIsFollowedAtOnce"
 	noPeers = "no word passes between its workers"
