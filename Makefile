@@ -52,6 +52,7 @@ race: ## look for flaky tests: shuffled, COUNT times (5), under the race detecto
 torture: ## 1,000 kills, 200 power cuts, 20,000 histories (KILLS=, CUTS=, HISTORIES=; SEED= repeats); an hour each at most
 	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
 	CUTS=$(CUTS) go test -count=1 -v -timeout 1h -run '^TestAPowerCutTakesNothingThatWasAnswered$$' ./internal/blocksync
+	JEPSEN=1 go test -count=1 -v -timeout 1h -run '^Test(PowerCutsOfServers|FilesOfOneOfThreeServersAreDamaged|MembersOfTheClusterChange)$$' ./cmd
 	HISTORIES=$(HISTORIES) go test -count=1 -v -timeout 1h -run '^TestHistoriesAreThoseOfOneObject$$' ./engine
 
 bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes
