@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -170,6 +173,76 @@ func TestAStreamThatIsShorterInSomeAnswersIsNoLoss(t *testing.T) {
 		t.Error(err)
 	}
 	increment(t, a)
+}
+
+// lookedAt is a session of which something is done after a look at the last epoch of a partition, before it is told.
+type lookedAt struct {
+	journal.Session
+	p    int
+	then func()
+}
+
+// Log implements journal.Session.
+func (l lookedAt) Log(p int) journal.Log {
+	if log := l.Session.Log(p); p != l.p {
+		return log
+	}
+	return lookedAtLog{l.Session.Log(p), l.then}
+}
+
+type lookedAtLog struct {
+	journal.Log
+	then func()
+}
+
+// Last implements journal.Log.
+func (l lookedAtLog) Last(ctx context.Context, subject string) (journal.Message, error) {
+	m, err := l.Log.Last(ctx, subject)
+	if strings.Contains(subject, ".epoch.") {
+		l.then()
+	}
+	return m, err
+}
+
+// TestAnEpochThatBeginsDuringALookIsNoLoss: a worker that is stopped in the middle of it finds a witness that knows more than it saw.
+func TestAnEpochThatBeginsDuringALookIsNoLoss(t *testing.T) {
+	t.Parallel()
+	w := newServer(t)
+	all := &crew{}
+	p := partitionOf("register", "a")
+	looked, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	stop := sync.OnceFunc(func() { close(goOn) })
+	defer stop()
+	var said bytes.Buffer
+	a := w.worker("a", func(c *Config) {
+		c.Others, c.Log = all, slog.New(slog.NewTextHandler(&said, nil))
+		connect := c.Connect
+		c.Connect = func(ctx context.Context) (journal.Session, error) {
+			s, err := connect(ctx)
+			return lookedAt{s, p, func() { once.Do(func() { close(looked); <-goOn }) }}, err
+		}
+	})
+	all.join(a)
+	<-looked
+	meta := w.server.Session("objects", worldPartitions).Meta()
+	if err := ChangePlacement(t.Context(), meta, func(pl *Placement) { pl.Moved[p] = "b" }); err != nil {
+		t.Fatal(err)
+	}
+	b := w.worker("b", func(c *Config) { c.Others = all })
+	all.join(b)
+	eventually(t, "b has it", func() bool { return b.epochs[p].Load() != nil })
+	increment(t, b)
+	stop()
+	if err := ChangePlacement(t.Context(), meta, func(pl *Placement) { pl.Moved[p] = "a" }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a has it", func() bool { return a.epochs[p].Load() != nil && b.epochs[p].Load() == nil })
+	increment(t, a)
+	a.Stop()
+	if strings.Contains(said.String(), "went back") {
+		t.Error(said.String())
+	}
 }
 
 // TestAnAlarmIsToldByWhoeverHasTheShare, and by nobody else: who gave the partition away is ready.

@@ -340,6 +340,11 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 		}
 	}
 	for waits := false; ; waits = true {
+		// Before the last epoch, or one that begins in between would be a loss: the witness would know of it already.
+		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), p)
+		if err != nil {
+			return nil, err
+		}
 		last, at, err := lastEpoch(ctx, log, subject)
 		if err != nil {
 			return nil, err
@@ -348,10 +353,6 @@ func (s *session) begin(ctx context.Context, p int) (*epoch, error) {
 		if ours, _ := claim.get(); !ours && !mine && (!claim.open || at > claim.tried) {
 			claim.open = false
 			return nil, errNotOurs
-		}
-		w, rev, err := journal.ReadWitness(ctx, s.js.Meta(), p)
-		if err != nil {
-			return nil, err
 		}
 		if err := s.compare(ctx, log, p, w, last, at); err != nil {
 			return nil, err
