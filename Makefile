@@ -44,7 +44,7 @@ test: ## vet and test everything, with the race detector where there is a C comp
 	go vet ./...
 	go test $(RACE) -timeout $(TIMEOUT) ./...
 	cd $(ORDERS) && go vet ./... && go test $(RACE) -timeout $(TIMEOUT) ./...
-	go test -run 'TestSimulation$$|TestTheSameSeed|TestAPowerCut' ./engine ./internal/blocksync # ten times as fast without the race detector
+	go test -timeout $(TIMEOUT) -run 'TestSimulation$$|TestTheSameSeed|TestAPowerCut' ./engine ./internal/blocksync # ten times as fast without the race detector
 
 race: ## look for flaky tests: shuffled, COUNT times (5), under the race detector
 	go test -race -shuffle=on -count=$(COUNT) -timeout $(TIMEOUT) ./...
@@ -54,6 +54,7 @@ torture: ## 1,000 kills, 10 minutes of faults, 200 power cuts, 20,000 histories 
 	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
 	DISTURB=$(DISTURB) go test -count=1 -v -timeout 1h -run '^(TestFaultsOfACluster|TestCutsBetweenWorkers)' ./cmd
 	CUTS=$(CUTS) go test -count=1 -v -timeout 1h -run '^TestAPowerCutTakesNothingThatWasAnswered$$' ./internal/blocksync
+	JEPSEN=1 go test -count=1 -v -timeout 1h -run '^Test(PowerCutsOfServers|FilesOfOneOfThreeServersAreDamaged|MembersOfTheClusterChange)$$' ./cmd
 	HISTORIES=$(HISTORIES) go test -count=1 -v -timeout 1h -run '^TestHistoriesAreThoseOfOneObject$$' ./engine
 
 bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes

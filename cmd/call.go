@@ -40,13 +40,15 @@ func (a *app) methodRequest(c *cobra.Command, args []string, id, caller string) 
 
 func (a *app) call() *cobra.Command {
 	var id, caller string
+	var read engine.Request
 	c := &cobra.Command{
 		Use:   "call CLASS/NAME METHOD [JSON|-]",
 		Short: "Call a method of an object and print its reply",
 		Long: `Call a method of an object and print its reply. The argument is JSON, - reads it from standard input, none is the
 zero argument. A call that finds no owner, or whose outcome is not known, is repeated until the time-out; it applies once.`,
 		Example: "  perdure call counter/cart-99 increment '{\"by\":2}'\n  perdure call counter/cart-99 value\n" +
-			"  perdure call counter/cart-99 increment --id order-17    # again: the same reply, applied once",
+			"  perdure call counter/cart-99 increment --id order-17    # again: the same reply, applied once\n" +
+			"  perdure call counter/cart-99 value --eventual           # from a copy, where standbys follow",
 		Args:              cobra.RangeArgs(2, 3),
 		ValidArgsFunction: a.completeCall,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -54,6 +56,7 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 			if err != nil {
 				return err
 			}
+			r.Eventual, r.MinVersion = read.Eventual, read.MinVersion
 			return a.withClient(c.Context(), func(ctx context.Context, to *natsbus.Client) error {
 				reply, err := engine.NewClient(to).Do(ctx, r)
 				if err != nil {
@@ -66,6 +69,8 @@ zero argument. A call that finds no owner, or whose outcome is not known, is rep
 	}
 	c.Flags().StringVar(&id, "id", "", "the request's id: a repeat gets the recorded reply")
 	c.Flags().StringVar(&caller, "caller", "", "who asks, for the journal")
+	c.Flags().BoolVar(&read.Eventual, "eventual", false, "of a read: a standby's copy may answer, which may be behind")
+	c.Flags().Uint64Var((*uint64)(&read.MinVersion), "min-version", 0, "of a read: the version of the object that the reply has to know")
 	return c
 }
 

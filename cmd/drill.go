@@ -347,7 +347,7 @@ func (a *app) drillConfig(ctx context.Context, f *drillFlags, nc *nats.Conn) (cf
 	run := strings.ToLower(rand.Text()[:8])
 	ns := wire.Subjects(a.nats.namespace)
 	cfg = drill.Config{
-		Run: run, Namespace: ns, Partitions: named.Partitions, Transport: natsbus.NewClient(nc, ns),
+		Run: run, Namespace: ns, Partitions: named.Partitions, Transport: natsbus.NewClient(nc, ns).HearOwners(),
 		Journal: func(ctx context.Context) (journal.Session, error) {
 			return jetstream.Dial(ctx, jetstream.Config{Dial: a.nats.dial, Namespace: ns, Name: "perdure drill"})
 		},

@@ -120,18 +120,18 @@ func (c *configured) may(role string, do func(nc *nats.Conn) error) bool {
 func TestEachRoleMayWhatItIsFor(t *testing.T) {
 	c := newConfigured(t)
 	c.serve()
-	published := map[string][]string{"client": {"call", "send"}, "reader": nil, "console": {"admin", "discover"},
-		"gateway": {"call", "send", "admin", "slot", "slotted read", "http", "cancel", "info", "get", "consumer"}}
-	subscribed := map[string][]string{"client": {"inbox of its own"}, "reader": {"change"}, "console": {"change", "inbox of its own"},
-		"gateway": {"inbox of its own", "word"}}
+	published := map[string][]string{"client": {"call", "read", "send"}, "reader": nil, "console": {"admin", "discover"},
+		"gateway": {"call", "read", "send", "admin", "slot", "slotted read", "http", "cancel", "info", "get", "consumer"}}
+	subscribed := map[string][]string{"client": {"inbox of its own", "owner"}, "reader": {"change"}, "console": {"change", "inbox of its own"},
+		"gateway": {"inbox of its own", "owner"}}
 	subjects := map[string]string{
-		"call": "objects.call.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
+		"call": "objects.call.counter.a.value", "read": "objects.read.counter.a.value", "send": "objects.send.counter.a.increment", "admin": "objects.admin.classes", "discover": "$SRV.PING",
 		"change": "objects.change.counter.a", "inbox of its own": "_INBOX.x.y",
 		"journal": "objects.journal.254.counter.cart-99", "snap": "objects.snap.254.counter.cart-99", "epoch": "objects.epoch.0", "fence": "objects.fence.0",
 		"check": "objects.check.0", "due": "objects.due.254.counter.cart-99", "inbox": "objects.inbox.254.counter.cart-99.increment",
 		"slot": "objects.part.254.call.counter.cart-99.value", "slotted send": "objects.part.254.send.counter.cart-99.increment",
 		"slotted read": "objects.part.254.read.counter.cart-99.value",
-		"part":         "objects.control.part.0.state", "worker": "objects.control.worker.w.status", "word": "objects.control.word.share",
+		"part":         "objects.control.part.0.state", "worker": "objects.control.worker.w.status", "word": "objects.control.word.share", "owner": "objects.owner.*.*",
 		"http": "objects.part.254.http.counter.cart-99", "cancel": "objects.part.254.cancel",
 		"bucket": "$KV.objects-meta.namespace", "purge": "$JS.API.STREAM.PURGE.objects-0", "info": "$JS.API.STREAM.INFO.objects-0",
 		"get": "$JS.API.DIRECT.GET.objects-0", "consumer": "$JS.API.CONSUMER.CREATE.objects-inbox", "ack": "$JS.ACK.x", "all": ">", "other": "elsewhere",

@@ -77,6 +77,26 @@ func TestEventualReadsAreSpread(t *testing.T) {
 	if n := copyReads(standby) - before + copyReads(owner); n != 0 {
 		t.Errorf("copies answered %d reads that are the owner's", n)
 	}
+	before = copyReads(standby)
+	nc, err := nats.Connect("nats://" + p.nats)
+	must(t, err)
+	defer nc.Close()
+	for range 100 { // on the public subject, which this server does not map
+		r, err := natsbus.NewClient(nc, wire.DefaultNamespace).Do(t.Context(), engine.Request{Class: "counter", Name: name, Method: "value", Eventual: true})
+		if err != nil || string(r.Body) != "5" {
+			t.Fatalf("%s, %v", r.Body, err)
+		}
+	}
+	if n := copyReads(standby) - before; n < 20 || n > 80 {
+		t.Errorf("the copy answered %d of 100 reads over NATS", n)
+	}
+	out, said, code := g.run("call", "counter/"+name, "value", "--eventual", "--min-version", version, "--server", "nats://"+p.nats)
+	if code != 0 || strings.TrimSpace(out) != "5" {
+		t.Errorf("%d, %s %s", code, out, said)
+	}
+	if _, said, code = g.run("call", "counter/"+name, "increment", "--eventual", "--server", "nats://"+p.nats); code == 0 || !strings.Contains(said, "is no read") {
+		t.Errorf("%d, %s", code, said)
+	}
 	g.want(400, "POST", fmt.Sprintf(valueOf, name), "", "Perdure-Consistency", "lax")
 	g.want(400, "POST", "/v1/objects/counter/"+name+"/call/increment", "", "Perdure-Consistency", "eventual")
 	g.want(409, "POST", fmt.Sprintf(valueOf, name), "", "Perdure-Min-Version", "99")

@@ -251,6 +251,9 @@ func (o *object) rouseCopy() error {
 	if t.err != nil {
 		return t.err
 	}
+	if t.s.stored && !o.ep.has(t.s.base.position()) {
+		return errNoCopy
+	}
 	act, err := t.s.activate()
 	if err != nil {
 		return err
@@ -258,6 +261,15 @@ func (o *object) rouseCopy() error {
 	o.moveTo(t.s.base.position())
 	o.state, o.act, o.folded = t.s, act, t.size
 	return nil
+}
+
+// has tells whether the journal has the record that a state is at. The store may be of one that lost it, and nobody else knows: whoever
+// wakes such an object gets the alarm. One that is purged, or not read yet by the replica that answers, is the owner's to answer.
+func (ep *epoch) has(at position) bool {
+	ctx, cancel := context.WithTimeout(ep.ctx, readTimeout)
+	defer cancel()
+	m, err := ep.log.At(ctx, at.seq)
+	return err == nil && journal.HashOf(m.Data) == at.hash
 }
 
 // move adds the object's next record. A copy that cannot take it, or has taken many, is made anew when it is read.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perdure/perdure/internal/wire"
 	"github.com/perdure/perdure/journal"
 	"github.com/perdure/perdure/snapshot"
 )
@@ -240,6 +242,55 @@ func TestAReadOfACopyIsNotTorn(t *testing.T) {
 	if r := must(NewClient(rd.b.Nearest()).Do(t.Context(), Request{Class: "twin", Name: name, Method: "value", Eventual: true}))(t); string(r.Body) != "[3,3,3]" || r.Version != 3 {
 		t.Errorf("after it %s at version %d", r.Body, r.Version)
 	}
+}
+
+// TestACopyOfWhatTheJournalDoesNotHaveAnswersNothing: the store may be all that knows of what was lost.
+func TestACopyOfWhatTheJournalDoesNotHaveAnswersNothing(t *testing.T) {
+	t.Parallel()
+	rd := newReaders(t)
+	name := rd.object("register", 0)
+	id := snapshot.ID("register." + name)
+	addTo(t, rd.a, "register", name, 2)
+	rd.copiedAs("register", id, 2)
+	at := rd.stored(id)
+	at.Version, at.Hash = at.Version+1, journal.HashOf([]byte("lost"))
+	raw := must(json.Marshal(at))(t)
+	if err := rd.store.Apply(id, snapshot.Batch{Entries: []snapshot.Entry{{Space: snapshot.Meta, Value: raw}}}); err != nil {
+		t.Fatal(err)
+	}
+	r := must(NewClient(rd.b.Nearest()).Do(t.Context(), Request{Class: "register", Name: name, Method: "value", Eventual: true}))(t)
+	if string(r.Body) != "2" || r.Version != 2 {
+		t.Errorf("%s at version %d", r.Body, r.Version)
+	}
+	if got, want := rd.told(), [3]int64{0, 1, 1}; got != want {
+		t.Errorf("answered, passed on, by the owner: %v; want %v", got, want)
+	}
+}
+
+// TestAPartitionWithAnAlarmIsNotRead: until the loss is accepted its copies answer as little as an owner does.
+func TestAPartitionWithAnAlarmIsNotRead(t *testing.T) {
+	t.Parallel()
+	rd := newReaders(t)
+	rd.server.Publish(wire.DefaultNamespace.Stream(rd.p), journal.Message{Subject: wire.DefaultNamespace.Fence(rd.p)}) // what is accepted is a warning
+	name := rd.object("register", 0)
+	addTo(t, rd.a, "register", name, 1)
+	rd.followed()
+	read := func() error {
+		_, err := rd.b.readCopy(t.Context(), Request{Class: "register", Name: name, Method: "value", Eventual: true})
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	session := rd.server.Session("objects", worldPartitions)
+	if err := Recall(t.Context(), session, rd.p, "a test", 1e6); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no copy answers", func() bool { return errors.Is(read(), ErrNoCopy) })
+	if ok, err := AcceptJournal(t.Context(), session, wire.DefaultNamespace, rd.p, func(Loss) bool { return true }); !ok || err != nil {
+		t.Fatalf("accepted: %v, %v", ok, err)
+	}
+	eventually(t, "copies answer", func() bool { return read() == nil })
 }
 
 // copiedAs is copied for any class.

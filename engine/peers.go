@@ -30,7 +30,7 @@ const (
 	Gone                    // the server that this worker is connected to knows of nobody who listens there
 )
 
-// Word is what workers tell each other and gateways. All of it may get lost: whoever waits looks by itself as well.
+// Word is what workers tell each other, and callers. All of it may get lost: whoever waits looks by itself as well.
 type Word struct {
 	Kind      WordKind
 	Partition int

@@ -430,8 +430,9 @@ func (s *session) fence(ctx context.Context, ep *epoch, last journal.Seq) (first
 		Window: journal.Window, Server: s.js.Server(), Software: s.w.cfg.Version, At: s.w.clock.Now()}
 	messages := make([]journal.Message, 0, 1+journal.Window)
 	messages = append(messages, journal.Message{Subject: ep.ns.Epoch(ep.p), Header: ep.header, Data: record.Encode()})
+	filler := journal.Message{Subject: ep.ns.Fence(ep.p), Header: ep.header}
 	for range journal.Window {
-		messages = append(messages, journal.Message{Subject: ep.ns.Fence(ep.p), Header: ep.header})
+		messages = append(messages, filler)
 	}
 	end, err := ep.log.Begin(ctx, last, messages...)
 	if err != nil {

@@ -37,8 +37,10 @@ type history struct {
 	hash    journal.Hash   // of the last record
 	hashes  []journal.Hash // of the record that ends with version v, zero if none does
 	acked   journal.Version
-	snap    []*journal.Snap // the parts of the snapshot record that is being stored
-	letters []*simLetter    // its messages that are, or were, in the inbox
+	snap    []*journal.Snap    // the parts of the snapshot record that is being stored
+	letters []*simLetter       // its messages that are, or were, in the inbox
+	senders map[string]*sender // what was read of windows
+	answers map[string]*answer
 }
 
 type simCommit struct {
@@ -76,7 +78,8 @@ func (p *simPartition) lost() bool {
 func (s *sim) history(id snapshot.ID) *history {
 	h := s.histories[id]
 	if h == nil {
-		h = &history{id: id, models: []*model{{}}, hashes: []journal.Hash{{}}}
+		h = &history{id: id, models: []*model{{}}, hashes: []journal.Hash{{}},
+			senders: map[string]*sender{}, answers: map[string]*answer{}}
 		s.histories[id] = h
 	}
 	return h
@@ -86,13 +89,15 @@ func (s *sim) history(id snapshot.ID) *history {
 func (s *sim) stored(p int, end journal.Seq, messages []journal.Message, by *life) {
 	part := &s.parts[p]
 	seq := end - journal.Seq(len(messages))
+	fence := s.ns.Fence(p)
 	for _, m := range messages {
-		seq++
+		if seq++; m.Subject == fence {
+			continue
+		}
 		class, token, isObject := s.ns.Object(m.Subject)
 		switch {
 		case m.Subject == s.ns.Epoch(p):
 			s.epochStored(p, part, m, by)
-		case m.Subject == s.ns.Fence(p):
 		case m.Subject == s.ns.Checkpoint(p):
 			if id, err := journal.ParseEpochID(m.Header[wire.HeaderEpoch]); err != nil || id != part.last.Epoch || part.released {
 				s.failed("I8", "a checkpoint at %d is stored under epoch %d, released %v, of epoch %v (%v)", seq, part.last.Epoch.Number, part.released, id, err)
@@ -211,6 +216,12 @@ func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c
 		s.failed("I6", "%s version %d: %v", h.id, v, err)
 		return
 	}
+	if letter == nil && method == s.requests[in.N-1].method {
+		s.mayRun(h, v, c, s.requests[in.N-1])
+	}
+	if before.refuses(method) {
+		s.failed("I6", "%s version %d is made by %s of request %d, which %s refuses", h.id, v, method, in.N, before)
+	}
 	if letter != nil && letter.request.in.N != in.N {
 		s.failed("I3", "%s version %d answers %s, by request %d", h.id, v, letter, in.N)
 	}
@@ -218,6 +229,21 @@ func (s *sim) commitStored(h *history, seq journal.Seq, epoch journal.EpochID, c
 		s.passed(h, v, in, now.items["to-"+in.To])
 	}
 	s.note(h, v, seq, epoch, c, letter, in.N, now)
+}
+
+// mayRun: a refusal is not in the journal, so what its caller was told to be refused is run if an earlier sending of it arrives after that; before
+// its deadline, and, if it is numbered, before a later request of its client has told the object that it is settled: once sees to that.
+func (s *sim) mayRun(h *history, v journal.Version, c *journal.Commit, r *simRequest) {
+	if d := r.sent.Deadline; !d.IsZero() && d.Before(c.At) {
+		s.failed("I3", "%s version %d: %s began at %v, after its deadline %v", h.id, v, r, c.At, d)
+	}
+	if !r.done || r.err == nil || asError(r.err).Code != Refused {
+		return
+	}
+	s.count("requests refused, and run when an earlier sending arrived")
+	if r.copies == 0 {
+		s.failed("I4", "%s version %d is made by %s, which ended with %v and was not sent again", h.id, v, r, r.err)
+	}
 }
 
 // note adds a commit to a history.
@@ -322,7 +348,11 @@ func (s *sim) replied(d *delivery, reply Reply, err error) {
 		s.repliedError(d, h, asError(err))
 		return
 	}
-	if part.lost() {
+	lost := part.lost()
+	if d.of != nil { // it is no owner, to be told
+		lost = part.due || slices.Contains(part.knowing, d.life)
+	}
+	if lost {
 		s.failed("I2", "%s is answered although a witness knows that the journal went back", r)
 	}
 	v := reply.Version
@@ -334,9 +364,12 @@ func (s *sim) replied(d *delivery, reply Reply, err error) {
 		s.failed(property, "%s is answered at version %d, of which the journal has %d", r, v, h.version())
 		return
 	}
-	if r.reads() {
+	switch {
+	case d.of != nil:
+		s.wasTrue(d, h, v, string(reply.Body))
+	case r.reads():
 		s.isFresh(d, h, v, string(reply.Body))
-	} else {
+	default:
 		c := h.commits[max(v, 1)-1]
 		switch {
 		case v == 0 || c.n != r.in.N:
@@ -361,10 +394,35 @@ func (s *sim) isFresh(d *delivery, h *history, v journal.Version, body string) {
 		s.failed("I5", "%s tells version %d, of which the journal has %d", r, v, h.version())
 	case v < d.acked:
 		s.failed("I5", "%s tells version %d, and version %d was told before it was sent", r, v, d.acked)
+	case v < r.least:
+		s.failed("I5", "%s tells version %d; %d was asked for", r, v, r.least)
 	default:
 		if want := h.models[v].tell(r.method, r.in, v); want != body {
 			s.failed("I5", "%s tells %s; version %d is %s", r, body, v, want)
 		}
+	}
+}
+
+// wasTrue: what a copy tells was so at the version that it names, which the journal has. It is not before the one that was asked for,
+// nor what the same copy had told before the read was sent. So whoever reads behind the owner's back sees nothing that may be lost: from
+// here on it counts as told.
+func (s *sim) wasTrue(d *delivery, h *history, v journal.Version, body string) {
+	r := d.request
+	switch {
+	case v < r.least:
+		s.failed("I5", "a copy of %s tells %s version %d; %d was asked for", d.life, r, v, r.least)
+	case s.durable && v > 0 && h.commits[v-1].seq > s.synced[r.partition]:
+		s.failed("I2", "a copy of %s tells %s version %d, which a power cut can take", d.life, r, v)
+	case v < d.seen:
+		s.failed("I5", "a copy of %s tells %s version %d, and it had told version %d before", d.life, r, v, d.seen)
+	default:
+		if want := h.models[v].tell(r.method, r.in, v); want != body {
+			s.failed("I5", "a copy of %s tells %s %s; version %d is %s", d.life, r, body, v, want)
+		}
+	}
+	d.of.told = max(d.of.told, v)
+	if s.count("reads answered by copies"); v < h.acked {
+		s.count("reads answered by copies that were behind")
 	}
 }
 
@@ -374,15 +432,18 @@ func (s *sim) repliedError(d *delivery, h *history, e *Error) {
 	switch e.Code {
 	case Refused:
 		var out told
-		if err := json.Unmarshal([]byte(e.Detail), &out); r.method != "fail" || err != nil {
+		if err := json.Unmarshal([]byte(e.Detail), &out); err != nil {
 			s.failed("I5", "%s is answered %v", r, e)
 			return
 		}
 		s.isFresh(d, h, out.Version, e.Detail)
+		if out.Version <= h.version() && !h.models[out.Version].refuses(r.method) {
+			s.failed("I5", "%s is answered %v", r, e)
+		}
 		h.acked = max(h.acked, out.Version)
 	case UnknownOutcome, Unavailable, Overloaded, Limited, Timeout, Full, Denied:
 	case Conflict: // a late copy, below the mark
-		if !strings.Contains(e.Detail, "below its mark") && !strings.Contains(e.Detail, "in a circle") {
+		if !strings.Contains(e.Detail, "below its mark") && !(r.least > d.acked && strings.Contains(e.Detail, "was asked for")) && !strings.Contains(e.Detail, "in a circle") {
 			s.failed("I5", "%s is answered %v", r, e)
 		}
 	case Internal:
@@ -507,6 +568,19 @@ func (h *history) holds(v journal.Version, seq journal.Seq, hash journal.Hash, e
 	return h.remembers(v, window)
 }
 
+// decoded is what a raw value says; the same is seen again and again.
+func decoded[T any](seen map[string]*T, raw string) (*T, error) {
+	if v := seen[raw]; v != nil {
+		return v, nil
+	}
+	v := new(T)
+	if err := json.Unmarshal([]byte(raw), v); err != nil {
+		return nil, err
+	}
+	seen[raw] = v
+	return v, nil
+}
+
 // remembers tells what a window lacks of what the object at a version must remember of its callers.
 func (h *history) remembers(v journal.Version, window map[string]string) error {
 	at := h.commits[v-1].at
@@ -540,8 +614,8 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 		var a *answer
 		switch {
 		case c.session != nil && c.session.N >= marks[c.session.Sender] && !c.session.Deadline.Before(forgets(c)):
-			var s sender
-			if err := json.Unmarshal([]byte(window[senderKey(c.session.Sender)]), &s); err != nil {
+			s, err := decoded(h.senders, window[senderKey(c.session.Sender)])
+			if err != nil {
 				return fmt.Errorf("it does not know the sender of request %d (version %d): %w", c.n, w, err)
 			}
 			if c.sent != nil && s.M != marks[c.session.Sender] {
@@ -558,8 +632,8 @@ func (h *history) remembers(v journal.Version, window map[string]string) error {
 			}
 		case c.id != "":
 			if ids++; ids <= thingKeepIDsMax && !c.at.Add(thingKeepIDs).Before(at) && !latest[c.id] {
-				a = new(answer)
-				if err := json.Unmarshal([]byte(window[idKey(c.id)]), a); err != nil {
+				var err error
+				if a, err = decoded(h.answers, window[idKey(c.id)]); err != nil {
 					return fmt.Errorf("it does not know the id %q of request %d (version %d): %w", c.id, c.n, w, err)
 				}
 			}

@@ -48,10 +48,8 @@ func (s *sim) end() {
 	s.run(time.Second) // the disk is looked at each second
 	s.restore()
 	for late := true; late && s.failure.Load() == nil; { // whatever comes now comes too late
-		before := len(s.story)
-		s.ghost(simStep{kind: stepGhost, a: 1 << 16})
+		late = s.ghost(simStep{kind: stepGhost, a: 1 << 16})
 		s.rest()
-		late = strings.Contains(s.story[before], "late:")
 	}
 	s.restore()
 	s.requestsEnd()

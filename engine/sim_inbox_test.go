@@ -320,6 +320,9 @@ func (s *sim) acceptInbox() {
 			s.mu.Lock()
 			s.count("alarms of the inbox accepted")
 			s.inboxLife, s.acceptedAt = to, time.Now()
+			for _, l := range s.letters {
+				l.gone = l.gone || l.request != nil && l.purged && !l.answered() // its dead letter was lost, and that was told
+			}
 			s.mu.Unlock()
 			s.rest()
 			return

@@ -31,6 +31,8 @@ type life struct {
 	opens    []func() // what waits for the next sync round
 	marks    map[int]journal.Seq
 	serve    map[int]simIntake // by partition: for requests that come through the network
+	reads    map[int]simIntake // for reads that its copies may answer
+	copies   map[int]int       // how many followers of a partition have answered reads
 }
 
 // simIntake is where requests to a partition come in.
@@ -53,7 +55,7 @@ func (c *simClock) Boot() time.Duration { return time.Hour + time.Since(c.began)
 // start starts a worker on what its disk has.
 func (s *sim) start(id string, disk *snapshot.Memory) *life {
 	l := &life{s: s, n: len(s.lives) + 1, id: id, clock: s.clocks[id], marks: map[int]journal.Seq{},
-		serve: map[int]simIntake{}}
+		serve: map[int]simIntake{}, reads: map[int]simIntake{}, copies: map[int]int{}}
 	l.store = &simStore{l: l, Memory: disk}
 	cfg := Config{ID: id, Partitions: s.partitions, Classes: []AnyClass{things(s.purge)}, Store: l.store, Clock: l.clock,
 		LeaseTerm: simTerm, AckTimeout: s.ackTimeout, SendRetry: simSendRetry, Namespace: s.ns, Version: "simulation",
@@ -73,6 +75,20 @@ func (s *sim) start(id string, disk *snapshot.Memory) *life {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				delete(l.serve, p)
+			}, nil
+		},
+		ListenReads: func(js journal.Session, p int, serve func(Request, func(Reply, error))) (func(), error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			l.copies[p]++
+			l.reads[p] = simIntake{js.(*simSession), serve}
+			n := l.copies[p]
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if n == l.copies[p] {
+					delete(l.reads, p)
+				}
 			}, nil
 		},
 		CheckFold: func(err error) {
@@ -124,7 +140,7 @@ func withoutTime(_ []string, a slog.Attr) slog.Attr {
 type simLogger struct{ l *life }
 
 func (w simLogger) Write(b []byte) (int, error) {
-	if w.l.s.verbose {
+	if w.l.s.voice == logged {
 		w.l.s.mu.Lock()
 		defer w.l.s.mu.Unlock()
 		if !w.l.dead {

@@ -8,6 +8,8 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/journal"
@@ -389,9 +391,10 @@ func (l simLog) Follow(ctx context.Context, from journal.Seq, patterns ...string
 		s := l.c.s
 		f := &simFollow{l: l, c: l.c, next: max(from, 1), slots: map[int]bool{}, arrived: make(chan journal.Message, 1), lost: make(chan struct{})}
 		for _, pattern := range patterns {
-			slot := 0
-			if _, err := fmt.Sscanf(pattern, string(s.ns)+".inbox.%d.", &slot); err == nil {
-				f.slots[slot] = true
+			if slot, ok := strings.CutPrefix(pattern, string(s.ns)+".inbox."); ok {
+				slot, _, _ = strings.Cut(slot, ".")
+				n, _ := strconv.Atoi(slot) // it is one
+				f.slots[n] = true
 			}
 		}
 		s.mu.Lock()

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,8 +17,10 @@ type simRequest struct {
 	object    snapshot.ID
 	partition int
 	method    string
-	how       string         // numbered by a client, with an own id, or neither
-	sent      Request        // as it went out first, for late copies
+	how       string  // numbered by a client, with an own id, or neither
+	sent      Request // as it went out first, for late copies
+	turn      int     // of those that may answer it
+	least     journal.Version
 	header    journal.Header // of a message
 	tries     int
 	copies    int
@@ -58,6 +61,22 @@ type delivery struct {
 	told    bool
 	lost    bool // whoever waits has been told that the connection is gone
 	answer  chan simAnswer
+
+	passedOn bool            // a copy could not answer it
+	of       *simCopy        // that has it
+	seen     journal.Version // the latest that this copy had told when it got it
+}
+
+// simCopy is one object's copy, as one follower has it.
+type simCopy struct {
+	told journal.Version
+}
+
+// simCopyOf says which copy: the follower is the n-th of its worker's that answers reads.
+type simCopyOf struct {
+	life   *life
+	n      int
+	object snapshot.ID
 }
 
 type simAnswer struct {
@@ -76,6 +95,9 @@ func (s *sim) call(a uint32) *simRequest {
 	name := func(i int) string { return string(rune('a' + i%s.objects)) }
 	s.mu.Lock()
 	r.in = ask{N: int64(len(s.requests) + 1), Key: fmt.Sprint("k", a%4)}
+	if s.daring && r.method == "put" {
+		r.method = "dare"
+	}
 	switch above := s.objects - 1 - object; { // two that call each other would wait until one gives up
 	case r.method == "pass" && above > 0:
 		r.in.To = name(object + 1 + int(a/4)%above)
@@ -113,6 +135,31 @@ func (s *sim) called(r *simRequest, do func() (Reply, error)) {
 	r.done, r.reply, r.err = true, reply, err
 }
 
+// readOld begins a read that may be answered as of a moment ago; of at least a version, now and then.
+func (s *sim) readOld(a uint32) *simRequest {
+	name := string(rune('a' + int(a)%s.objects))
+	a /= 64
+	s.mu.Lock()
+	r := &simRequest{in: ask{N: int64(len(s.requests) + 1)}, method: "look", how: "eventual", object: snapshot.ID("thing." + name),
+		partition: s.partitionOf(name), turn: int(a % 5), under: map[journal.EpochID]*tries{}}
+	h := s.history(r.object)
+	switch a / 5 % 6 {
+	case 0, 1:
+		r.least = h.acked
+	case 2:
+		r.least = h.version()
+	case 3:
+		r.least = h.version() + 1
+	}
+	s.requests = append(s.requests, r)
+	s.mu.Unlock()
+	body, _ := json.Marshal(r.in) // its fields always encode
+	out := Request{Class: "thing", Name: name, Method: "look", Body: body, Eventual: true, MinVersion: r.least}
+	client := s.clients[int(a/30)%len(s.clients)]
+	go s.called(r, func() (Reply, error) { return client.Do(s.ctx, out) })
+	return r
+}
+
 // simRouter carries requests to workers: each sending waits for the driver.
 type simRouter struct {
 	s *sim
@@ -120,13 +167,9 @@ type simRouter struct {
 }
 
 func (t simRouter) Do(ctx context.Context, r Request) (Reply, error) {
-	var in ask
-	if err := json.Unmarshal(r.Body, &in); err != nil {
-		return Reply{}, err
-	}
 	s := t.s
 	s.mu.Lock()
-	rq := s.requests[in.N-1]
+	rq := s.requests[askedOf(r.Body)-1]
 	rq.tries++
 	if rq.tries == 1 {
 		rq.sent = r
@@ -140,6 +183,17 @@ func (t simRouter) Do(ctx context.Context, r Request) (Reply, error) {
 	case <-ctx.Done():
 		return Reply{}, Errorf(UnknownOutcome, "the caller stopped waiting")
 	}
+}
+
+// askedOf is the number of a request, which is what its body begins with.
+func askedOf(body []byte) (n int) {
+	for _, c := range body[len(`{"N":`):] {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = 10*n + int(c-'0')
+	}
+	return n
 }
 
 // deliver hands a request to a worker; nil: there is none.
@@ -157,7 +211,13 @@ func (s *sim) deliver(d *delivery, l *life) {
 	}
 	d.request.tried(d.epoch).all++
 	in, listens := l.serve[d.request.partition]
-	if s.probes && (!listens || in.c.closed || in.c.ended) {
+	if reads, ok := l.reads[d.request.partition]; ok && d.r.Eventual && !d.passedOn {
+		in, listens = reads, true
+		d.of = s.copyAt(l, d.request)
+		d.seen = d.of.told
+	}
+	network := s.probes || d.of != nil // else a caller in the process
+	if network && (!listens || in.c.closed || in.c.ended) {
 		s.giveBack(d, Errorf(Unavailable, "nobody listens"))
 		s.mu.Unlock()
 		return
@@ -172,10 +232,14 @@ func (s *sim) deliver(d *delivery, l *life) {
 	serve(d.r, func(reply Reply, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if l.dead || s.probes && (d.via.closed || d.via.ended) {
+		if l.dead || network && (d.via.closed || d.via.ended) {
 			s.giveUp(d)
 			s.delivered = without(s.delivered, d)
 			return // it goes nowhere
+		}
+		if d.of != nil && errors.Is(err, ErrNoCopy) {
+			s.passOn(d)
+			return
 		}
 		if d.told {
 			s.failed("I3", "%s is answered twice", d.request)
@@ -187,6 +251,22 @@ func (s *sim) deliver(d *delivery, l *life) {
 			d.answer <- simAnswer{reply, err}
 		}
 	})
+}
+
+// copyAt is the copy of a request's object that a worker has now. Called with mu held.
+func (s *sim) copyAt(l *life, r *simRequest) *simCopy {
+	at := simCopyOf{l, l.copies[r.partition], r.object}
+	if s.copies[at] == nil {
+		s.copies[at] = &simCopy{}
+	}
+	return s.copies[at]
+}
+
+// passOn sends a read that a copy cannot answer to the owner. Called with mu held.
+func (s *sim) passOn(d *delivery) {
+	s.count("reads passed on to the owner")
+	s.delivered = without(s.delivered, d)
+	s.sending = append(s.sending, &delivery{request: d.request, r: d.r, try: d.try, passedOn: true, lost: d.lost, answer: d.answer})
 }
 
 // giveBack answers for whoever is not there. Called with mu held.

@@ -14,7 +14,7 @@ const shrinkFor = 20 * time.Second
 func shrink(t *testing.T, seed uint64, p profile, script []simStep, property string) []simStep {
 	end := time.Now().Add(shrinkFor)
 	fails := func(script []simStep) bool {
-		out := simulate(t, seed, p, script, false)
+		out := simulate(t, seed, p, script, silent)
 		return out.failure != nil && out.failure.property == property
 	}
 	for size := max(1, len(script)/2); ; {
@@ -45,7 +45,7 @@ func TestAFailingStoryIsShrunk(t *testing.T) {
 	p.immediate = [opKinds]bool{true, true, true, true, true, true, true}
 	script = append([]simStep{{stepCall, 0}, {stepGo, 0}, {stepLose, 0}, {stepRun, 0}, {stepKill, 0}}, script...)
 	fails := func(script []simStep) bool {
-		f := simulate(t, 1, p, script, false).failure
+		f := simulate(t, 1, p, script, silent).failure
 		return f != nil && f.property == "I0"
 	}
 	if !fails(script) {

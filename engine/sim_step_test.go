@@ -49,6 +49,7 @@ const (
 	stepSend                      // a publisher sends a message
 	stepSendAgain                 // and an earlier one once more
 	stepPlace                     // somebody moves a partition, or drains a worker, or takes that back
+	stepRead                      // a caller reads what may be a moment old
 	stepKinds
 )
 
@@ -56,7 +57,7 @@ const lastUsualStep = int(stepRun)
 
 var stepWeights = [stepKinds]int{stepCall: 55, stepBurst: 4, stepGo: 90, stepSettle: 24, stepRun: 10, stepHalf: 14, stepLose: 12, stepBehind: 6,
 	stepCopy: 12, stepPass: 8, stepInspect: 5, stepCut: 4, stepKill: 4, stepStart: 8, stepStop: 2, stepStall: 4, stepThaw: 5, stepWall: 4, stepGhost: 10,
-	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3}
+	stepForget: 1, stepDisk: 1, stepFull: 2, stepPower: 1, stepAccept: 3, stepSend: 20, stepSendAgain: 5, stepPlace: 3, stepRead: 90}
 
 // scriptOf draws the steps of a story.
 func scriptOf(r *rand.Rand, p *profile) []simStep {
@@ -112,10 +113,11 @@ func compareDeliveries(a, b *delivery) int {
 	return cmp.Or(cmp.Compare(a.request.in.N, b.request.in.N), cmp.Compare(a.try, b.try))
 }
 
-// possible is what is under way and may happen next.
-func (s *sim) possible() (events []event) {
+// possible is what is under way and may happen next, until it is asked again.
+func (s *sim) possible() []event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	events := s.events[:0]
 	for _, o := range s.ops {
 		slow := o.slow() && time.Since(o.asked) < simSlow
 		if !slow && (!o.stuck() || o.session == nil) {
@@ -138,8 +140,8 @@ func (s *sim) possible() (events []event) {
 			events = append(events, event{follow: f})
 		}
 	}
-	for _, w := range s.words {
-		events = append(events, event{word: &w})
+	for i := range s.words {
+		events = append(events, event{word: &s.words[i]})
 	}
 	for _, d := range s.sending {
 		events = append(events, event{delivery: d})
@@ -149,6 +151,7 @@ func (s *sim) possible() (events []event) {
 			events = append(events, event{sync: l})
 		}
 	}
+	s.events = events
 	return events
 }
 
@@ -182,18 +185,24 @@ func (s *sim) happen(e event, half bool) {
 	case e.word != nil:
 		s.spread(*e.word)
 	default:
-		s.deliver(e.delivery, s.owner(e.delivery))
+		l := s.owner(e.delivery)
+		if l != nil && e.delivery.r.Eventual {
+			s.say("  goes to %s", l)
+		}
+		s.deliver(e.delivery, l)
 	}
 	s.rest()
 }
 
-// owner is where a request goes: to a worker that holds its partition, the one or the other if several think so, else
-// to any, as many times as it was tried.
+// owner is where a request goes: to a worker that holds its partition, or may answer it from a copy, the one or the other if several
+// think so, else to any, as many times as it was tried.
 func (s *sim) owner(d *delivery) *life {
 	lives := s.alive()
 	var owners []*life
 	for _, l := range lives {
-		if ep := l.w.epochs[d.request.partition].Load(); ep != nil && !ep.over.Load() {
+		if _, reads := l.reads[d.request.partition]; reads && d.r.Eventual && !d.passedOn {
+			owners = append(owners, l)
+		} else if ep := l.w.epochs[d.request.partition].Load(); ep != nil && !ep.over.Load() {
 			owners = append(owners, l)
 		}
 	}
@@ -203,7 +212,7 @@ func (s *sim) owner(d *delivery) *life {
 	if len(lives) == 0 {
 		return nil
 	}
-	return lives[d.try%len(lives)]
+	return lives[(d.try+d.request.turn)%len(lives)]
 }
 
 func pick[T any](list []T, a uint32) (e T, ok bool) {
@@ -226,6 +235,17 @@ func (s *sim) do(st simStep) {
 		r := s.call(st.a)
 		s.say("call: %s", r)
 		s.rest()
+	case stepRead:
+		if st.a>>29%2 == 0 { // behind a change that no copy has
+			s.say("call: %s, at once", s.call(st.a))
+			s.settleBut(func(e event) bool { return e.follow != nil })
+		}
+		r := s.readOld(st.a)
+		s.say("call: %s of version %d at least", r, r.least)
+		s.rest()
+		if i := slices.IndexFunc(s.sending, func(d *delivery) bool { return d.request == r }); i >= 0 && st.a>>28%2 == 0 {
+			s.happen(event{delivery: s.sending[i]}, false) // before the copies have what is on its way to them
+		}
 	case stepBurst:
 		for i := range 3 + st.a%6 {
 			s.pass(simMoment) // or the turns' contexts would end at one instant
@@ -254,7 +274,7 @@ func (s *sim) do(st simStep) {
 	case stepLose, stepBehind:
 		s.spoil(st)
 	case stepCopy:
-		if r, ok := pick(s.requests, st.a); ok && r.tries > 0 && r.how != "no id" && r.header == nil {
+		if r, ok := pick(s.earlier(st.a), st.a); ok && r.tries > 0 && r.how != "no id" && r.header == nil {
 			if l, ok := pick(s.alive(), st.a>>8); ok {
 				s.say("%s arrives again, at %s", r, l)
 				s.again(r, l)
@@ -271,6 +291,18 @@ func (s *sim) do(st simStep) {
 	default:
 		s.doToWorkers(st)
 	}
+}
+
+// earlier are requests that may arrive again: where some are refused now and then, rather the last of those.
+func (s *sim) earlier(a uint32) []*simRequest {
+	if s.daring && a>>30%2 == 0 {
+		for i, r := range slices.Backward(s.requests) {
+			if r.method == "dare" && r.done && r.err != nil && r.copies < 3 {
+				return s.requests[i : i+1]
+			}
+		}
+	}
+	return s.requests
 }
 
 // spoil loses something that is under way, or lets a replica answer that is behind.
@@ -479,8 +511,8 @@ func (s *sim) killOne(l *life) {
 	}
 }
 
-// ghost lets something happen whose sender has given up or is gone; or forgets all of it.
-func (s *sim) ghost(st simStep) {
+// ghost lets something happen whose sender has given up or is gone; or forgets all of it. It tells whether something happened.
+func (s *sim) ghost(st simStep) bool {
 	s.mu.Lock()
 	late := slices.DeleteFunc(slices.Clone(s.writers), func(w *simWriter) bool { return !w.closed && !w.c.closed && !w.c.ended })
 	n := len(late) + len(s.ghosts)
@@ -491,7 +523,7 @@ func (s *sim) ghost(st simStep) {
 		s.ghosts = nil
 		s.mu.Unlock()
 		s.say("nothing is under way that nobody waits for")
-		return
+		return false
 	}
 	i := int(st.a % uint32(n))
 	if i >= len(late) {
@@ -501,13 +533,14 @@ func (s *sim) ghost(st simStep) {
 		s.count("changes that came late")
 		s.mu.Unlock()
 		s.say("  late: %s: %v", o, err)
-		return
+		return true
 	}
 	s.mu.Unlock()
 	for n := 1 + st.a>>16%2*journal.Window; n > 0 && len(late[i].sent) > 0; n-- { // the next, or all of its
 		s.say("  late: %s", event{writer: late[i]})
 		late[i].arrive()
 	}
+	return true
 }
 
 // power is a power cut of the journal: streams and keys lose their ends, and all connections end with it. What was

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/perdure/perdure/journal"
@@ -50,11 +51,27 @@ const (
 	thingTries      = 3
 )
 
-// things is the class, with or without purging.
-func things(purge bool) Class[thing] {
-	return Class[thing]{Name: "thing", Events: Events[thing]{"noted": noted{}}, Limits: Limits{Idle: 2 * time.Second,
-		Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Tries: thingTries, Purge: purge}}
+// things is the class, with or without purging. It is bound once: a story starts many workers.
+func things(purge bool) boundThing {
+	b, err := bindThing()
+	return boundThing{b, purge, err}
 }
+
+type boundThing struct {
+	*Behavior
+	purge bool
+	err   error
+}
+
+// Bind implements [AnyClass].
+func (c boundThing) Bind() (*Behavior, error) {
+	b := *c.Behavior
+	b.Limits.Purge = c.purge
+	return &b, c.err
+}
+
+var bindThing = sync.OnceValues(Class[thing]{Name: "thing", Events: Events[thing]{"noted": noted{}}, Limits: Limits{Idle: 2 * time.Second,
+	Turn: simTurn, KeepIDs: thingKeepIDs, KeepIDsMax: thingKeepIDsMax, Tries: thingTries}}.Bind)
 
 func (t *thing) tell(v View, in ask, version journal.Version) told {
 	out := told{N: in.N, Version: version, Total: thingTotal.Get(v), Count: t.Count, Last: t.Last}
@@ -111,6 +128,14 @@ func (t *thing) Fail(ctx *Ctx, in ask) (told, error) {
 	return told{}, Errorf(Refused, "%s", out)
 }
 
+// Dare is refused now and then, as a withdrawal is: by the state, and tells it like a read.
+func (t *thing) Dare(ctx *Ctx, in ask) (told, error) {
+	if thingTotal.Get(ctx)%2 == 0 {
+		return t.Fail(ctx, in)
+	}
+	return t.Put(ctx, in)
+}
+
 // Spoil emits and then fails or panics: the activation is rebuilt.
 func (t *thing) Spoil(ctx *Ctx, in ask) (told, error) {
 	Emit(ctx, t, noted{-1})
@@ -148,6 +173,11 @@ type model struct {
 	items              map[string]int64
 }
 
+// refuses tells whether the model refuses a method.
+func (m *model) refuses(method string) bool {
+	return method == "fail" || method == "dare" && m.total%2 == 0
+}
+
 // next is the model after a method; passed is the version that Pass was told.
 func (m *model) next(method string, in ask, passed int64) *model {
 	n := &model{m.total, m.count, m.last, maps.Clone(m.items)}
@@ -158,7 +188,7 @@ func (m *model) next(method string, in ask, passed int64) *model {
 		n.total++
 	}
 	switch method {
-	case "put", "long", "both", "shy":
+	case "put", "long", "both", "shy", "dare":
 		n.items[in.Key] = in.N
 	case "drop":
 		delete(n.items, in.Key)

@@ -45,7 +45,7 @@ type sim struct {
 	ctx     context.Context // of the callers
 	cancel  context.CancelFunc
 	full    atomic.Bool // the disk is
-	verbose bool
+	voice   voice
 	failure atomic.Pointer[failure]
 
 	// mu guards what follows. Workers take it for a moment when they ask or answer; nothing of a worker that may wait is
@@ -59,9 +59,11 @@ type sim struct {
 	follows   []*simFollow
 	words     []simWord
 	sending   []*delivery
+	events    []event // room for what is possible
 	delivered []*delivery
 	requests  []*simRequest // by number, from 1
 	histories map[snapshot.ID]*history
+	copies    map[simCopyOf]*simCopy // that were asked
 	parts     []simPartition
 	synced    []journal.Seq // by partition: durable up to there
 
@@ -88,6 +90,7 @@ type profile struct {
 	lossy               bool // the journal may lose its end
 	slowLease           bool // a change of a lease is done at once, and its answer takes nearly as long as it may
 	standby             bool // workers follow what they would own next
+	daring              bool // some calls are refused now and then
 	probes              bool // callers come through connections only, and workers probe each other
 	planted             bool // a property fails that no worker breaks, for the test of shrinking
 	immediate           [opKinds]bool
@@ -131,7 +134,7 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(3) == 0 {
 		p.recordMax = 2 << 10 // snapshot records of several parts
 	}
-	for k, w := range stepWeights {
+	for k, w := range stepWeights[:stepRead] {
 		p.weights[k] = w
 		if k > lastUsualStep {
 			p.weights[k] = w * []int{0, 0, 1, 1, 3}[r.IntN(5)]
@@ -148,7 +151,9 @@ func profileOf(r *rand.Rand) profile {
 	if r.IntN(6) == 0 {
 		p.ackTimeout = 2*drainFor + simAckTimeout
 	}
-	p.standby, p.probes = r.IntN(4) == 0, r.IntN(5) == 0
+	if p.standby, p.probes = r.IntN(4) == 0, r.IntN(5) == 0; p.standby {
+		p.weights[stepRead] = stepWeights[stepRead]
+	}
 	if r.IntN(6) == 0 {
 		p.slowLease, p.immediate[opLease] = true, false
 	}
@@ -157,9 +162,18 @@ func profileOf(r *rand.Rand) profile {
 	return p
 }
 
+// voice is how much of a story is told: to tell all takes longer than some of what is told.
+type voice uint8
+
+const (
+	silent voice = iota // only whether it fails
+	spoken              // each event
+	logged              // and what the workers log
+)
+
 func newSim(p profile) *sim {
 	s := &sim{profile: p, ns: wire.DefaultNamespace, mem: journaltest.NewMemory(), disks: map[string]*[]*snapshot.Memory{},
-		clocks: map[string]*simClock{}, stopped: map[snapshot.ID]bool{}, histories: map[snapshot.ID]*history{}, parts: make([]simPartition, p.partitions),
+		clocks: map[string]*simClock{}, stopped: map[snapshot.ID]bool{}, histories: map[snapshot.ID]*history{}, copies: map[simCopyOf]*simCopy{}, parts: make([]simPartition, p.partitions),
 		synced: make([]journal.Seq, p.partitions), counts: map[string]int{}}
 	s.direct = s.mem.Session(s.ns, p.partitions)
 	for _, id := range simWorkers {
@@ -194,6 +208,9 @@ func (s *sim) say(format string, args ...any) {
 
 // line is say with mu held.
 func (s *sim) line(format string, args ...any) {
+	if s.voice == silent {
+		return
+	}
 	s.story = append(s.story, fmt.Sprintf(format, args...))
 }
 
@@ -227,7 +244,7 @@ func (s *sim) rest() {
 			l.dead = true
 		}
 	}
-	if s.verbose {
+	if s.voice == logged {
 		s.story = append(s.story, s.logs...)
 		s.logs = nil
 	}
@@ -236,8 +253,7 @@ func (s *sim) rest() {
 // pass lets time pass. Nothing arrives meanwhile.
 func (s *sim) pass(d time.Duration) {
 	s.handOver()
-	t := time.NewTimer(d)
-	<-t.C
+	time.Sleep(d) // sleeps: in the bubble, whose time passes when all wait
 	s.rest()
 }
 

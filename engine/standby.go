@@ -202,7 +202,15 @@ func (s *session) newFollower(ctx context.Context, p int) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	ep := s.newEpoch(p, s.js.Log(p), nil, w)
+	log := s.js.Log(p)
+	last, at, err := lastEpoch(ctx, log, s.w.ns.Epoch(p))
+	if err == nil {
+		err = s.compare(ctx, log, p, w, last, at) // what is shorter than it was known to be is not read, either
+	}
+	if err != nil {
+		return nil, err
+	}
+	ep := s.newEpoch(p, log, nil, w)
 	ep.committer = newCommitter(ep, 1)
 	ep.ctx, ep.cancel = context.WithCancel(ctx)
 	f := &follower{ep: ep, copies: map[snapshot.ID]*replayed{}, left: map[snapshot.ID]bool{}, finish: make(chan journal.Seq, 1), done: make(chan struct{}),
@@ -327,7 +335,9 @@ func (f *follower) run(ctx context.Context) error {
 			err = context.Cause(f.ep.w.life) // a write of it may have failed
 		case <-tick.C:
 			f.overdue()
-			err = f.flush()
+			if err = f.flush(); err == nil {
+				err = f.lookAround(following)
+			}
 		case <-moved:
 		case until = <-f.finish:
 		case <-late:
@@ -378,10 +388,32 @@ func (f *follower) takeEpoch(ctx context.Context, m journal.Message) error {
 		f.ep.history = append(f.ep.history, mark{m.Seq, r.Epoch})
 	}
 	w, _, err := journal.ReadWitness(ctx, f.ep.ses.js.Meta(), f.ep.p)
-	if err == nil && w.Life != f.ep.life {
-		err = errNewLife
+	if err == nil {
+		err = f.heard(w)
 	}
 	return err
+}
+
+// heard tells why it cannot go on by what the witness says.
+func (f *follower) heard(w journal.Witness) error {
+	switch {
+	case w.Life != f.ep.life:
+		return errNewLife
+	case w.Alarm != nil: // nobody serves the partition until it is accepted
+		return w.Alarm
+	}
+	return nil
+}
+
+// lookAround asks the witness: while there is an alarm no epoch begins that would tell of it. What cannot be read now is read at the next look.
+func (f *follower) lookAround(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, copyCatchUp)
+	defer cancel()
+	w, _, err := journal.ReadWitness(ctx, f.ep.ses.js.Meta(), f.ep.p)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	return f.heard(w)
 }
 
 func (f *follower) takeRecord(ctx context.Context, m journal.Message) error {

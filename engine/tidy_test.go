@@ -25,7 +25,7 @@ func (s *timedStore) Apply(id snapshot.ID, b snapshot.Batch) error {
 		s.mu.Lock()
 		s.began = append(s.began, boottime.Now())
 		s.mu.Unlock()
-		time.Sleep(s.takes)
+		time.Sleep(s.takes) // sleeps: it is a slow disk
 	}
 	return s.Store.Apply(id, b)
 }

@@ -72,10 +72,11 @@ func NewClient(nc *nats.Conn, o ClientOptions) (*Client, error) {
 	if nc == nil || nc.IsClosed() {
 		return nil, errors.New("the connection to NATS is closed")
 	}
-	bus := natsbus.NewClient(nc, ns)
+	bus, hearing := natsbus.NewClient(nc, ns), (*natsbus.Client).HearOwners
 	if o.ToSlots {
-		bus = bus.ToSlots()
+		hearing = (*natsbus.Client).ToSlots
 	}
+	hearing(bus)
 	return &Client{numbered: engine.NewClient(bus), bus: bus}, nil
 }
 

@@ -205,10 +205,13 @@ func addSchema(schemas object, name string, schema json.RawMessage) object {
 // callHeaders are those of requests that reach an object.
 var callHeaders = []string{headerIdempotencyKey, headerRequestID, headerDeadline, headerCaller, "traceparent"}
 
+// readHeaders are those of reads besides.
+var readHeaders = []string{wire.HeaderConsistency, wire.HeaderMinVersion}
+
 // toObject are the parameters of a request to an object.
-func toObject() []any {
+func toObject(besides ...string) []any {
 	all := []any{parameter("path", "name")}
-	for _, name := range callHeaders {
+	for _, name := range slices.Concat(callHeaders, besides) {
 		all = append(all, reference("parameters", name))
 	}
 	return all
@@ -227,9 +230,9 @@ func (r *route) addMethods(paths, schemas object, c *engine.ClassInfo) {
 		if m.Read && r.path == pathSend {
 			continue // there is nothing to apply
 		}
-		kind := "may change the object"
+		kind, besides := "may change the object", []string(nil)
 		if m.Read {
-			kind = "only reads"
+			kind, besides = "only reads", readHeaders
 		}
 		json := func(what string, schema json.RawMessage) object {
 			return object{"application/json": object{"schema": addSchema(schemas, full+"."+what, schema)}}
@@ -240,11 +243,11 @@ func (r *route) addMethods(paths, schemas object, c *engine.ClassInfo) {
 		}
 		path := strings.NewReplacer("{class}", c.Name, "{method}", name).Replace(r.path)
 		paths[path] = object{strings.ToLower(r.method): object{
-			"operationId": id + full, "tags": []string{c.Name}, "summary": d.summary + ": " + full + ", which " + kind, "parameters": toObject(),
+			"operationId": id + full, "tags": []string{c.Name}, "summary": d.summary + ": " + full + ", which " + kind, "parameters": toObject(besides...),
 			"requestBody": object{"description": "The argument; without it, the zero one", "content": json("argument", m.In)},
 			"responses": object{
 				status: object{"description": "Done", "content": json(id+"result", result),
-					"headers": references("headers", "ETag", headerReplayed, headerRequestID)},
+					"headers": references("headers", "ETag", wire.HeaderVersion, headerReplayed, headerRequestID)},
 				"default": reference("responses", "problem"),
 			},
 		}}
@@ -258,7 +261,7 @@ func wholeRequests(class string) object {
 		item[method] = object{
 			"operationId": class + ".http." + method, "tags": []string{class}, "summary": descriptions[pathHTTP].summary, "parameters": toObject(),
 			"responses": object{
-				"2XX":     object{"description": "What the class answers", "headers": references("headers", "ETag", headerReplayed, headerRequestID)},
+				"2XX":     object{"description": "What the class answers", "headers": references("headers", "ETag", wire.HeaderVersion, headerReplayed, headerRequestID)},
 				"default": reference("responses", "problem"),
 			},
 		}
@@ -270,12 +273,14 @@ func wholeRequests(class string) object {
 func requestHeaders() object {
 	all := object{}
 	for name, what := range map[string]string{
-		headerIdempotencyKey: "the caller's own id: quoted or bare, 1 to 256 bytes; a repeat gets the recorded reply",
-		headerRequestID:      "the same as Idempotency-Key",
-		headerDeadline:       "when the request must have begun: 2026-11-24T10:00:00Z, or 5s from receipt; at most 1h ahead",
-		headerCaller:         "who the caller claims to be, for the journal; at most 256 bytes",
-		"traceparent":        "W3C trace context",
-		"If-None-Match":      "304 if this is still the ETag",
+		headerIdempotencyKey:   "the caller's own id: quoted or bare, 1 to 256 bytes; a repeat gets the recorded reply",
+		headerRequestID:        "the same as Idempotency-Key",
+		headerDeadline:         "when the request must have begun: 2026-11-24T10:00:00Z, or 5s from receipt; at most 1h ahead",
+		headerCaller:           "who the caller claims to be, for the journal; at most 256 bytes",
+		"traceparent":          "W3C trace context",
+		wire.HeaderConsistency: "eventual: a standby's copy may answer, which may be behind, and says as of which version; strong (the default)",
+		wire.HeaderMinVersion:  "the version of the object that the reply has to know: a number, as Perdure-Version of a reply has it",
+		"If-None-Match":        "304 if this is still the ETag",
 	} {
 		all[name] = object{"name": name, "in": "header", "description": what, "schema": object{"type": "string"}}
 	}
@@ -286,10 +291,11 @@ func requestHeaders() object {
 func replyHeaders() object {
 	all := object{}
 	for name, what := range map[string]string{
-		"ETag":          "the object's version, as \"17\"; of this description its hash",
-		headerReplayed:  "true, if the reply was recorded when the request first ran",
-		headerRequestID: "the caller's own id",
-		"Retry-After":   "seconds, if asking again makes sense then",
+		"ETag":             "the object's version, as \"17\"; of this description its hash",
+		wire.HeaderVersion: "the object's version that the reply is true at",
+		headerReplayed:     "true, if the reply was recorded when the request first ran",
+		headerRequestID:    "the caller's own id",
+		"Retry-After":      "seconds, if asking again makes sense then",
 	} {
 		all[name] = object{"description": what, "schema": object{"type": "string"}}
 	}

@@ -131,6 +131,22 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 			}
 		}
 	}
+	reads := 0
+	for path, item := range paths {
+		op, _ := item.(map[string]any)["post"].(map[string]any)
+		read := strings.Contains(fmt.Sprint(op["summary"]), "only reads")
+		if read {
+			reads++
+		}
+		for _, header := range readHeaders {
+			if strings.Contains(fmt.Sprint(op["parameters"]), header) != read {
+				t.Errorf("%s: %v; parameter %s is that of reads", path, op["summary"], header)
+			}
+		}
+	}
+	if reads == 0 {
+		t.Error("no method reads")
+	}
 	for path := range descriptions {
 		if !slices.ContainsFunc(routes, func(r route) bool { return r.path == path }) {
 			t.Errorf("there is no route %s any more", path)

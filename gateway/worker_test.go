@@ -23,6 +23,8 @@ type placed struct{ Item string }
 
 func (e placed) Apply(s *shelf) { s.Items = append(s.Items, e.Item) }
 
+func (s *shelf) Held(engine.View, engine.None) (int, error) { return len(s.Items), nil }
+
 func (s *shelf) Place(ctx *engine.Ctx, in placed) (string, error) {
 	engine.Emit(ctx, s, in)
 	return "placed " + in.Item, nil

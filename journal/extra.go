@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -13,6 +14,11 @@ type Extra map[string]json.RawMessage
 
 // DecodeKeeping decodes a JSON object into a struct, and returns the fields that it has no place for.
 func DecodeKeeping[T any](data []byte, v *T) (Extra, error) {
+	strict := json.NewDecoder(bytes.NewReader(data))
+	strict.DisallowUnknownFields()
+	if strict.Decode(v) == nil && strict.InputOffset() == int64(len(data)) {
+		return nil, nil // the usual case, in one pass
+	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return nil, err
 	}

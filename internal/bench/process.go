@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/perdure/perdure/internal/freeport"
 )
 
 // process is a `perdure dev` in a process of its own, with the yardsticks in it. It ends when its standard input does,
@@ -39,14 +40,11 @@ const startTimeout = 2 * time.Minute
 // newProcess prepares a process of the bench's binary. Its ports are free now.
 func newProcess(program, dir string, args ...string) (*process, error) {
 	s := &process{program: program, dir: dir, args: args}
-	for _, port := range []*string{&s.http, &s.nats, &s.yard} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }() // when all are found, so that they differ
-		*port = l.Addr().String()
+	free, err := freeport.Addresses(3)
+	if err != nil {
+		return nil, err
 	}
+	s.http, s.nats, s.yard = free[0], free[1], free[2]
 	return s, nil
 }
 

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"slices"
+
+	"github.com/perdure/perdure/internal/freeport"
 )
 
 // Config says what a cluster consists of. Dir and Program are required.
@@ -92,7 +92,7 @@ func (p ports) check(c Config) error {
 }
 
 func (c Config) ports() (ports, error) {
-	free, err := freePorts(3*c.Servers + c.Workers + c.Gateways)
+	free, err := freeport.Find(3*c.Servers + c.Workers + c.Gateways)
 	if err != nil {
 		return ports{}, err
 	}
@@ -110,31 +110,6 @@ func (c Config) ports() (ports, error) {
 		Client: take(c.Servers, c.NATSPort, 0), Route: take(c.Servers, c.NATSPort, 2000), Monitor: take(c.Servers, c.NATSPort, 4000),
 		Worker: take(c.Workers, c.HTTPPort, 100), Gateway: take(c.Gateways, c.HTTPPort, 0),
 	}, nil
-}
-
-// Free ports are looked for below those that systems give to outgoing connections: one of these could take the port of a
-// process that is down for a moment.
-const (
-	freeMin = 15000
-	freeMax = 32000
-)
-
-// freePorts are n ports that nobody listens on.
-func freePorts(n int) ([]int, error) {
-	var list []int
-	for range 100 * (n + 1) {
-		if len(list) == n {
-			return list, nil
-		}
-		port := freeMin + rand.IntN(freeMax-freeMin)
-		l, err := net.Listen("tcp", address(port))
-		if err != nil {
-			continue // somebody has it
-		}
-		defer func() { _ = l.Close() }() // when all are found, so that they differ
-		list = append(list, port)
-	}
-	return nil, fmt.Errorf("no %d free ports from %d to %d", n, freeMin, freeMax)
 }
 
 const host = "127.0.0.1"

@@ -334,7 +334,8 @@ func (f *Facts) lost(partition int) bool {
 
 func checkMapping(f *Facts) []Finding {
 	from, to := f.Namespace.Mapping()
-	fix := fmt.Sprintf("mappings: { %q: %q } in the server's configuration, of the account", from, to)
+	reads, toReads := f.Namespace.ReadMapping()
+	fix := fmt.Sprintf("mappings: { %q: %q, %q: %q } in the server's configuration, of the account", from, to, reads, toReads)
 	switch m := f.Mapping; {
 	case m.Err != nil:
 		return one(Unseen, "allow this user to publish and subscribe to "+string(f.Namespace)+".>", "the subject mapping cannot be seen: %v", m.Err)

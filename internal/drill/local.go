@@ -5,12 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/perdure/perdure/internal/freeport"
 )
 
 // Local is a `perdure dev` that the drill starts itself: server, worker and gateway in one process, which is killed and
@@ -32,14 +33,11 @@ const startWithin = time.Minute
 // NewLocal prepares a system with its data in a folder. Its ports are free now.
 func NewLocal(program, dir string, args ...string) (*Local, error) {
 	l := &Local{program: program}
-	for _, at := range []*string{&l.http, &l.nats} {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = free.Close() }() // when both are found, so that they differ
-		*at = free.Addr().String()
+	free, err := freeport.Addresses(2)
+	if err != nil {
+		return nil, err
 	}
+	l.http, l.nats = free[0], free[1]
 	l.args = append([]string{"dev", "--data", filepath.Join(dir, "data"), "--listen", l.http, "--nats-listen", l.nats}, args...)
 	return l, nil
 }

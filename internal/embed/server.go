@@ -128,7 +128,7 @@ func run(opts *server.Options, o Options) (*Server, error) {
 	ns.SetLoggerV2(log, false, false, false)
 	// Before the server listens, so that no call can slip through unmapped.
 	for _, namespace := range o.Namespaces {
-		mappings := []func() (from, to string){namespace.Mapping}
+		mappings := []func() (from, to string){namespace.Mapping, namespace.ReadMapping}
 		if o.HoldSends {
 			mappings = append(mappings, namespace.SendMapping)
 		}

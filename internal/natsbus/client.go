@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +21,8 @@ import (
 type Client struct {
 	nc    *nats.Conn
 	ns    wire.Subjects
-	slots bool // calls go to slots
+	slots bool               // calls go to slots
+	heard *nats.Subscription // to the word of new owners; nil: none
 	link  *link
 
 	mu     sync.Mutex
@@ -48,18 +50,27 @@ func NewClient(nc *nats.Conn, ns wire.Subjects) *Client {
 }
 
 // ToSlots is the client with calls that go to the slots of their objects, past the public subjects: so the server needs no
-// mapping, and the client more permissions. It also hears which worker has taken over what, and gives up the waiting for what
-// the former owner owes, with an unknown outcome: an [engine.Client] asks the new one at once. If it may not hear that, it waits
-// for as long as any other.
+// mapping, and the client more permissions. It hears of owners, too.
 func (c *Client) ToSlots() *Client {
 	c.slots = true
-	_ = listenToWords(c.nc, c.ns, func(w engine.Word) { // of a connection that has ended it does not matter
-		if w.Kind != engine.WordOwned {
+	return c.HearOwners()
+}
+
+// HearOwners is the client, which is not in use yet, that hears which partitions have a new owner, and gives up the waiting for what the former one
+// owes, with an unknown outcome: an [engine.Client] asks the new one at once. If it may not hear that, it waits for as long as
+// any other.
+func (c *Client) HearOwners() *Client {
+	prefix := strings.TrimSuffix(c.ns.Owners(), "*.*")
+	c.heard, _ = c.nc.Subscribe(c.ns.Owners(), func(m *nats.Msg) { // of a connection that has ended it does not matter
+		partition, of, _ := strings.Cut(strings.TrimPrefix(m.Subject, prefix), ".")
+		p, err := strconv.Atoi(partition)
+		n, err2 := strconv.Atoi(of)
+		if err != nil || err2 != nil || p < 0 || p >= n {
 			return
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		for slot := w.Partition; slot < wire.Slots; slot += w.Of {
+		for slot := p; slot < wire.Slots; slot += n {
 			if t := c.owners[slot]; t != nil {
 				t.end(errNewOwner)
 				c.owners[slot] = nil
@@ -83,12 +94,17 @@ func (c *Client) tenure(slot int, life context.Context) context.Context {
 }
 
 // Close ends the requests that are under way; later ones are refused with engine.ErrClosed.
-func (c *Client) Close() { c.link.close() }
+func (c *Client) Close() {
+	c.link.close()
+	if c.heard != nil {
+		_ = c.heard.Unsubscribe() // or it ends with the connection
+	}
+}
 
 // Connected tells whether requests could leave just now.
 func (c *Client) Connected() bool { return c.link.isUp() }
 
-// Do implements engine.Transport. Without owner it is Unavailable: at once, or, [Client.ToSlots], when there is word of a new
+// Do implements engine.Transport. Without owner it is Unavailable: at once, or, [Client.HearOwners], when there is word of a new
 // one, after 100 ms at the latest. When ctx ends, or the connection, before the
 // answer came, the outcome is unknown. If ctx has no end, it waits 30 s beyond the request's deadline.
 func (c *Client) Do(ctx context.Context, r engine.Request) (engine.Reply, error) {
@@ -159,6 +175,8 @@ func (c *Client) encode(r *engine.Request) (*nats.Msg, error) {
 		subject = c.ns.ReadAt
 	case c.slots:
 		subject = c.ns.CallAt
+	case r.Eventual:
+		subject = c.ns.Read
 	}
 	return &nats.Msg{Subject: subject(r.Class, wire.Escape(r.Name), r.Method), Header: h, Data: r.Body}, nil
 }
@@ -198,7 +216,7 @@ func (c *Client) requestOf(ctx context.Context, slot int, m *nats.Msg, lost engi
 		return nil, engine.Errorf(engine.Unavailable, "not sent: %w", err)
 	}
 	asked := ctx
-	if slot >= 0 && c.slots {
+	if slot >= 0 && c.heard != nil {
 		life = c.tenure(slot, life)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -209,7 +227,7 @@ func (c *Client) requestOf(ctx context.Context, slot int, m *nats.Msg, lost engi
 	case err == nil:
 		return answer, nil
 	case errors.Is(err, nats.ErrNoResponders):
-		if slot >= 0 && c.slots {
+		if slot >= 0 && c.heard != nil {
 			awaitOwner(asked, life)
 		}
 		return nil, engine.Errorf(engine.Unavailable, "nobody listens just now: %w", err)

@@ -22,8 +22,13 @@ type peers struct {
 // Peers makes the way from a life of a worker to the others: what [engine.Config] asks for. The connection has to be the one that
 // [Listen] is given, or a probe says nothing about answers.
 func Peers(nc *nats.Conn, ns wire.Subjects, worker string, life journal.Token, hear func(engine.Word)) (engine.Peers, error) {
-	if err := listenToWords(nc, ns, hear); err != nil {
-		return nil, err
+	prefix := strings.TrimSuffix(ns.Words(), "*")
+	if _, err := nc.Subscribe(ns.Words(), func(m *nats.Msg) {
+		if w, ok := engine.ParseWord(strings.TrimPrefix(m.Subject, prefix)); ok {
+			hear(w)
+		}
+	}); err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", ns.Words(), err)
 	}
 	if _, err := nc.Subscribe(ns.Life(worker, life.String()), func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil { // the connection is gone then
 		return nil, fmt.Errorf("listen to probes: %w", err)
@@ -31,21 +36,13 @@ func Peers(nc *nats.Conn, ns wire.Subjects, worker string, life journal.Token, h
 	return peers{nc, ns}, nil
 }
 
-func listenToWords(nc *nats.Conn, ns wire.Subjects, hear func(engine.Word)) error {
-	prefix := strings.TrimSuffix(ns.Words(), "*")
-	if _, err := nc.Subscribe(ns.Words(), func(m *nats.Msg) {
-		if w, ok := engine.ParseWord(strings.TrimPrefix(m.Subject, prefix)); ok {
-			hear(w)
-		}
-	}); err != nil {
-		return fmt.Errorf("subscribe to %s: %w", ns.Words(), err)
-	}
-	return nil
-}
-
 // Tell implements [engine.Peers].
 func (p peers) Tell(w engine.Word) {
-	_ = p.nc.Publish(strings.TrimSuffix(p.ns.Words(), "*")+w.String(), nil) // the others look by themselves, later
+	subject := strings.TrimSuffix(p.ns.Words(), "*") + w.String()
+	if w.Kind == engine.WordOwned { // which is of use to callers, and to nobody else
+		subject = p.ns.Owner(w.Partition, w.Of)
+	}
+	_ = p.nc.Publish(subject, nil) // the others look by themselves, later
 }
 
 // Probe implements [engine.Peers].

@@ -2,8 +2,12 @@ package natsbus
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/perdure/perdure/engine"
 	"github.com/perdure/perdure/internal/wire"
@@ -28,7 +32,7 @@ func TestWordReachesTheOthers(t *testing.T) {
 	if err := other.Publish("words.control.word.nonsense", nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range []engine.Word{{Kind: engine.WordShare}, {Kind: engine.WordFree, Partition: 0, Of: 1}, {Kind: engine.WordOwned, Partition: 255, Of: 256},
+	for _, w := range []engine.Word{{Kind: engine.WordShare}, {Kind: engine.WordFree, Partition: 0, Of: 1},
 		{Kind: engine.WordRenewed, Worker: "shop-1", Life: 0xf0e1d2c3b4a59687}} {
 		way.Tell(w)
 		select {
@@ -81,4 +85,60 @@ func TestAProbeTellsWhoIsGone(t *testing.T) {
 	probe(3, engine.Gone)
 	there.Close()
 	probe(2, engine.Gone)
+}
+
+// TestWordOfANewOwnerEndsTheWaitingForTheFormerOne, and for no other.
+func TestWordOfANewOwnerEndsTheWaitingForTheFormerOne(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	const of = 16
+	former, next := connect(t), connect(t)
+	asked := make(chan string, 10)
+	for _, subject := range []string{string(ns) + ".call.>", string(ns) + ".part.>"} {
+		must[*nats.Subscription](t)(former.Subscribe(subject, func(m *nats.Msg) { asked <- m.Subject })) // and does not answer
+	}
+	check(t, former.Flush())
+	caller := connect(t)
+	c := NewClient(caller, ns).HearOwners()
+	mine, others := "", ""
+	for i := 0; mine == "" || others == ""; i++ {
+		if name := fmt.Sprint(i); wire.Partition(wire.Slot("counter", name), of) == 3 {
+			mine = name
+		} else {
+			others = name
+		}
+	}
+	answer := func(name string) chan error {
+		err := make(chan error, 1)
+		go func() {
+			_, e := c.Do(t.Context(), engine.Request{Class: "counter", Name: name, Method: "get"})
+			err <- e
+		}()
+		<-asked
+		return err
+	}
+	ended, waits := answer(mine), answer(others)
+	way := must[engine.Peers](t)(Peers(next, ns, "next", 1, func(w engine.Word) { t.Errorf("a worker heard %v", w) }))
+	check(t, caller.Flush())
+	way.Tell(engine.Word{Kind: engine.WordOwned, Partition: 3, Of: of})
+	select {
+	case err := <-ended:
+		if !errors.Is(err, engine.UnknownOutcome) || !errors.Is(err, errNewOwner) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(wait):
+		t.Fatal("it waits on")
+	}
+	select {
+	case err := <-waits:
+		t.Errorf("another partition's request ended too: %v", err)
+	default:
+	}
+	c.Close()
+	if err := <-waits; !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	if n := caller.NumSubscriptions(); n != 1 { // that for answers stays
+		t.Errorf("%d subscriptions are left", n)
+	}
 }

@@ -34,13 +34,10 @@ func RelayCalls(nc *nats.Conn, ns wire.Subjects, log *slog.Logger) (stop func(),
 		}
 		_ = back.Unsubscribe() // it is gone with a closed connection, the only thing that can be wrong
 	}
-	public, err := nc.QueueSubscribe(ns.Calls(), queueGroup, r.take)
-	if err == nil {
-		calls.add(public)
-		for _, s := range []*nats.Subscription{public, back} {
-			if err == nil {
-				err = s.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
-			}
+	err = back.SetPendingLimits(pendingMessagesMax, pendingBytesMax)
+	for _, public := range []string{ns.Calls(), ns.Reads()} {
+		if err == nil {
+			err = calls.queue(public, r.take)
 		}
 	}
 	if err == nil {
@@ -48,7 +45,7 @@ func RelayCalls(nc *nats.Conn, ns wire.Subjects, log *slog.Logger) (stop func(),
 	}
 	if err != nil {
 		stop()
-		return nil, fmt.Errorf("subscribe to %s: %w", ns.Calls(), err)
+		return nil, fmt.Errorf("subscribe to %s and %s: %w", ns.Calls(), ns.Reads(), err)
 	}
 	return stop, nil
 }
@@ -66,15 +63,20 @@ type relay struct {
 	*replies
 }
 
-// take passes a call on. It is called for one at a time, so they leave in the order in which they came.
+// take passes a call on. It is called for one at a time, so they leave in the order in which they came; for reads that a copy
+// may answer, beside.
 func (r *relay) take(m *nats.Msg) {
-	class, token, method, ok := r.ns.SplitPublic(m.Subject)
+	read, class, token, method, ok := r.ns.SplitPublic(m.Subject)
 	to := r.replyTo(m)
 	if !ok || wire.CheckClass(class) != nil { // perdure doctor calls such a class to see whether the server maps calls
 		r.fail(to, engine.Errorf(engine.NotFound, "no class %q", class))
 		return
 	}
-	on := &nats.Msg{Subject: r.ns.CallAt(class, token, method), Header: m.Header, Data: m.Data}
+	at := r.ns.CallAt
+	if read {
+		at = r.ns.ReadAt
+	}
+	on := &nats.Msg{Subject: at(class, token, method), Header: m.Header, Data: m.Data}
 	if to != "" {
 		if on.Reply, ok = r.wait(to); !ok {
 			r.fail(to, engine.Errorf(engine.Overloaded, "%d calls are being passed on; at most so many may be", waitingMax).RetryIn(time.Second))

@@ -46,6 +46,12 @@ func TestCallsArePassedOnInOrder(t *testing.T) {
 	if r := <-served; r.ID != "order-17" || r.Name != owned {
 		t.Errorf("served %+v", r)
 	}
+	if _, err = c.Do(t.Context(), engine.Request{Class: "counter", Name: owned, Method: "get", Eventual: true, MinVersion: 5}); err != nil {
+		t.Error(err)
+	}
+	if r := <-served; !r.Eventual || r.MinVersion != 5 {
+		t.Errorf("served %+v", r)
+	}
 	_, err = c.Do(t.Context(), engine.Request{Class: "counter", Name: owned, Method: "refuse", Body: []byte("2")})
 	if !errors.Is(err, engine.Refused) || !strings.Contains(err.Error(), "not 2") {
 		t.Error(err)

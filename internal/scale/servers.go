@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/perdure/perdure/internal/freeport"
 	"github.com/perdure/perdure/internal/wire"
 )
 
@@ -88,13 +88,9 @@ func runServers(args []string, in io.Reader, out io.Writer) error {
 }
 
 func startServers(dir string, n int) (list []*server.Server, err error) {
-	var routes []int
-	for range n {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		routes = append(routes, port)
+	routes, err := freeport.Find(n)
+	if err != nil {
+		return nil, err
 	}
 	for i := range n {
 		name := fmt.Sprint("s", i)
@@ -126,15 +122,6 @@ func startServers(dir string, n int) (list []*server.Server, err error) {
 }
 
 const startFor = time.Minute
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
 
 // servers are servers in a process of their own.
 type servers struct {

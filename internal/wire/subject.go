@@ -52,13 +52,13 @@ func (ns Subjects) JournalOf(class string) string { return string(ns) + ".journa
 func (ns Subjects) SnapOf(class string) string { return string(ns) + ".snap.*." + class + ".*" }
 
 // Epoch is the subject of a partition's epochs and releases.
-func (ns Subjects) Epoch(p int) string { return fmt.Sprintf("%s.epoch.%d", ns, p) }
+func (ns Subjects) Epoch(p int) string { return string(ns) + ".epoch." + strconv.Itoa(p) }
 
 // Fence is the subject of a partition's fillers.
-func (ns Subjects) Fence(p int) string { return fmt.Sprintf("%s.fence.%d", ns, p) }
+func (ns Subjects) Fence(p int) string { return string(ns) + ".fence." + strconv.Itoa(p) }
 
 // Checkpoint is the subject of a partition's checkpoints; reserved.
-func (ns Subjects) Checkpoint(p int) string { return fmt.Sprintf("%s.check.%d", ns, p) }
+func (ns Subjects) Checkpoint(p int) string { return string(ns) + ".check." + strconv.Itoa(p) }
 
 // Send is the public subject of a durable message to a method.
 func (ns Subjects) Send(class, token, method string) string {
@@ -91,7 +91,9 @@ func (ns Subjects) InboxMessage(class, token, method string) string {
 }
 
 // InboxSlot matches the messages to the objects of a slot.
-func (ns Subjects) InboxSlot(slot int) string { return fmt.Sprintf("%s.inbox.%d.*.*.*", ns, slot) }
+func (ns Subjects) InboxSlot(slot int) string {
+	return string(ns) + ".inbox." + strconv.Itoa(slot) + ".*.*.*"
+}
 
 // InboxAll matches all messages in the inbox.
 func (ns Subjects) InboxAll() string { return string(ns) + ".inbox.*.*.*.*" }
@@ -134,7 +136,7 @@ func (ns Subjects) Republish() (from, to string) {
 }
 
 // Stream is the name of a partition's stream.
-func (ns Subjects) Stream(p int) string { return fmt.Sprintf("%s-%d", ns, p) }
+func (ns Subjects) Stream(p int) string { return string(ns) + "-" + strconv.Itoa(p) }
 
 // Bucket is the name of the namespace's key-value bucket.
 func (ns Subjects) Bucket() string { return string(ns) + "-meta" }
@@ -159,14 +161,31 @@ func (ns Subjects) Call(class, token, method string) string {
 // Calls matches the public subjects of all methods.
 func (ns Subjects) Calls() string { return string(ns) + ".call.*.*.*" }
 
-// SplitPublic takes the public subject of a method apart: <ns>.call.<class>.<token>.<method>.
-func (ns Subjects) SplitPublic(subject string) (class, token, method string, ok bool) {
-	rest, ok := strings.CutPrefix(subject, string(ns)+".call.")
-	parts := strings.Split(rest, ".")
-	if !ok || len(parts) != 3 {
-		return "", "", "", false
+// Read is the public subject of a read that a standby's copy may answer: what [Subjects.Call] is for [Subjects.ReadAt].
+func (ns Subjects) Read(class, token, method string) string {
+	return string(ns) + ".read." + class + "." + token + "." + method
+}
+
+// Reads matches the public subjects of all such reads.
+func (ns Subjects) Reads() string { return string(ns) + ".read.*.*.*" }
+
+// ReadMapping is what [Subjects.Mapping] is for them.
+func (ns Subjects) ReadMapping() (from, to string) {
+	return ns.Reads(),
+		string(ns) + ".part.{{partition(256,1,2)}}.read.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+}
+
+// SplitPublic takes the public subject of a method apart: <ns>.call.<class>.<token>.<method>, or of [Subjects.Read].
+func (ns Subjects) SplitPublic(subject string) (read bool, class, token, method string, ok bool) {
+	rest, call := strings.CutPrefix(subject, string(ns)+".call.")
+	if !call {
+		rest, read = strings.CutPrefix(subject, string(ns)+".read.")
 	}
-	return parts[0], parts[1], parts[2], true
+	parts := strings.Split(rest, ".")
+	if !call && !read || len(parts) != 3 {
+		return false, "", "", "", false
+	}
+	return read, parts[0], parts[1], parts[2], true
 }
 
 // Mapping is the server's subject mapping that sends public calls to their slots: source and destination.
@@ -216,6 +235,12 @@ func (ns Subjects) AskPart(p int, what string) string {
 func (ns Subjects) AskWorker(id, what string) string {
 	return string(ns) + ".control.worker." + id + "." + what
 }
+
+// Owner is where it is told that a partition, of so many, has a new owner: who waits for what the former one owes asks again.
+func (ns Subjects) Owner(p, of int) string { return fmt.Sprintf("%s.owner.%d.%d", ns, p, of) }
+
+// Owners matches that of all partitions.
+func (ns Subjects) Owners() string { return string(ns) + ".owner.*.*" }
 
 // Words matches what workers tell each other to save time: that a partition was released, or a lease changed.
 func (ns Subjects) Words() string { return string(ns) + ".control.word.*" }

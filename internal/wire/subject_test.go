@@ -62,6 +62,8 @@ func TestSubjects(t *testing.T) {
 		ns.HTTP("counter", token):           "objects.part.122.http.counter.a%2Eb",
 		ns.SlotReads(3):                     "objects.part.3.read.*.*.*",
 		ns.ReadAt("counter", token, "get"):  "objects.part.122.read.counter.a%2Eb.get",
+		ns.Read("counter", token, "get"):    "objects.read.counter.a%2Eb.get",
+		ns.Owner(3, 16):                     "objects.owner.3.16",
 		ns.Cancel(3):                        "objects.part.3.cancel",
 		ns.Admin("state"):                   "objects.admin.state",
 	} {
@@ -69,10 +71,11 @@ func TestSubjects(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	from, to := ns.Mapping()
-	if from != "objects.call.*.*.*" ||
-		to != "objects.part.{{partition(256,1,2)}}.call.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}" {
-		t.Errorf("the mapping is %s to %s", from, to)
+	for kind, mapping := range map[string]func() (string, string){"call": ns.Mapping, "read": ns.ReadMapping} {
+		if from, to := mapping(); from != "objects."+kind+".*.*.*" ||
+			to != "objects.part.{{partition(256,1,2)}}."+kind+".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}" {
+			t.Errorf("the mapping is %s to %s", from, to)
+		}
 	}
 }
 

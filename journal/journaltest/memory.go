@@ -146,9 +146,7 @@ func (m *Memory) Append(stream string, last, subject journal.Seq, messages ...jo
 	case subject != journal.NoSubjectCheck && have != subject:
 		a.Outcome, a.Err = journal.Refused, fmt.Errorf("stream %s: last on %s is %d, not %d", stream, messages[0].Subject, have, subject)
 	default:
-		for _, msg := range messages {
-			m.store(s, msg)
-		}
+		m.storeAll(s, messages)
 	}
 	return a
 }
@@ -195,18 +193,26 @@ func (m *Memory) Messages(stream string) (all []journal.Message) {
 func (s *stream) end() journal.Seq { return journal.Seq(len(s.messages)) }
 
 func (m *Memory) store(s *stream, msg journal.Message) journal.Seq {
-	close(m.grown)
-	m.grown = make(chan struct{})
-	return s.store(msg, m.Now().Add(m.off))
+	m.storeAll(s, []journal.Message{msg})
+	return s.end()
 }
 
-func (s *stream) store(m journal.Message, at time.Time) journal.Seq {
-	m.Data = slices.Clone(m.Data)
-	m.Header = maps.Clone(m.Header)
-	m.Seq, m.Time = s.end()+1, at.UTC()
-	s.messages = append(s.messages, m)
-	s.last[m.Subject] = m.Seq
-	return m.Seq
+// storeAll stores copies. Messages of a batch that have the same headers share theirs.
+func (m *Memory) storeAll(s *stream, messages []journal.Message) {
+	close(m.grown)
+	m.grown = make(chan struct{})
+	at := m.Now().Add(m.off).UTC()
+	s.messages = slices.Grow(s.messages, len(messages))
+	var header journal.Header
+	for _, msg := range messages {
+		if header == nil || !maps.Equal(header, msg.Header) {
+			header = maps.Clone(msg.Header)
+		}
+		msg.Data, msg.Header = slices.Clone(msg.Data), header
+		msg.Seq, msg.Time = s.end()+1, at
+		s.messages = append(s.messages, msg)
+		s.last[msg.Subject] = msg.Seq
+	}
 }
 
 func (s *stream) reindex() {
@@ -424,9 +430,10 @@ func (l memoryLog) Read(ctx context.Context, subject string, from journal.Seq) i
 			return
 		}
 		var found []journal.Message
-		for _, m := range st.messages[min(max(from, 1)-1, st.end()):] {
-			if m.Subject == subject || m.Subject != "" && matches(subject, m.Subject) {
-				found = append(found, m)
+		wild := strings.ContainsAny(subject, "*>")
+		for i := min(max(from, 1)-1, st.end()); i < st.end(); i++ {
+			if m := &st.messages[i]; m.Subject == subject || wild && m.Subject != "" && matches(subject, m.Subject) {
+				found = append(found, *m)
 			}
 		}
 		for i, m := range found {
@@ -516,9 +523,7 @@ func (l memoryLog) Begin(ctx context.Context, last journal.Seq, messages ...jour
 	if have := st.last[messages[0].Subject]; have != last {
 		return 0, fmt.Errorf("stream %s: last on %s is %d, not %d: %w", l.name, messages[0].Subject, have, last, journal.ErrConflict)
 	}
-	for _, m := range messages {
-		l.s.m.store(st, m)
-	}
+	l.s.m.storeAll(st, messages)
 	return st.end(), nil
 }
 
