@@ -245,9 +245,9 @@ func (a *abused) settle() {
 	for _, p := range a.servers.Servers {
 		noted, err := os.OpenFile(filepath.Join(p.Dir(), "synced"), os.O_APPEND|os.O_WRONLY, 0o640)
 		must(a.t, err)
-		_ = filepath.WalkDir(filepath.Join(p.Dir(), "data"), func(file string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(p.Dir(), "data"), func(file string, d fs.DirEntry, gone error) error {
 			f, err := os.Open(file)
-			if err != nil || d.IsDir() {
+			if errors.Join(gone, err) != nil || d.IsDir() {
 				return nil //nolint:nilerr // what is gone meanwhile is gone
 			}
 			defer f.Close()
