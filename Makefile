@@ -54,6 +54,7 @@ torture: ## 1,000 kills, 10 minutes of faults, 200 power cuts, 20,000 histories 
 	KILLS=$(KILLS) go test -count=1 -v -timeout 1h -run '^TestKillNineLosesNothingAcknowledged$$' ./cmd
 	DISTURB=$(DISTURB) go test -count=1 -v -timeout 1h -run '^(TestFaultsOfACluster|TestCutsBetweenWorkers)' ./cmd
 	CUTS=$(CUTS) go test -count=1 -v -timeout 1h -run '^TestAPowerCutTakesNothingThatWasAnswered$$' ./internal/blocksync
+	JEPSEN=1 go test -count=1 -v -timeout 1h -run '^Test(PowerCutsOfServers|FilesOfOneOfThreeServersAreDamaged|MembersOfTheClusterChange)$$' ./cmd
 	HISTORIES=$(HISTORIES) go test -count=1 -v -timeout 1h -run '^TestHistoriesAreThoseOfOneObject$$' ./engine
 
 bench: ## how fast it is, each figure beside a yardstick; both cores, some minutes

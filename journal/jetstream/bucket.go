@@ -88,12 +88,16 @@ func (a api) subjects(ctx context.Context, stream, pattern string) iter.Seq2[str
 	return func(yield func(string, error) bool) {
 		for offset := 0; ; {
 			var info struct {
+				answered
 				Total int `json:"total"`
 				State struct {
 					Subjects map[string]uint64 `json:"subjects"`
 				} `json:"state"`
 			}
 			err := a.ask(ctx, "STREAM.INFO."+stream, map[string]any{"subjects_filter": pattern, "offset": offset}, &info)
+			if err == nil {
+				err = info.byLeader()
+			}
 			if err != nil {
 				yield("", fmt.Errorf("subjects of stream %s: %w", stream, err))
 				return

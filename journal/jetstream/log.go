@@ -46,19 +46,17 @@ func (l *log) At(ctx context.Context, seq journal.Seq) (journal.Message, error) 
 // Range implements [journal.Log].
 func (l *log) Range(ctx context.Context) (first, last journal.Seq, err error) {
 	var info struct {
+		answered
 		State struct {
 			First uint64 `json:"first_seq"`
 			Last  uint64 `json:"last_seq"`
 		} `json:"state"`
-		Cluster *struct {
-			Leader string `json:"leader"`
-		} `json:"cluster"`
 	}
 	if err := l.ask(ctx, "STREAM.INFO."+l.name, nil, &info); err != nil {
 		return 0, 0, fmt.Errorf("stream %s: %w", l.name, err)
 	}
-	if info.Cluster != nil && info.Cluster.Leader == "" { // then any server says what it has
-		return 0, 0, fmt.Errorf("stream %s: it has no leader just now", l.name)
+	if err := info.byLeader(); err != nil {
+		return 0, 0, fmt.Errorf("stream %s: %w", l.name, err)
 	}
 	return journal.Seq(info.State.First), journal.Seq(info.State.Last), nil
 }
