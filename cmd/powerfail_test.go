@@ -248,7 +248,7 @@ func (a *abused) settle() {
 		_ = filepath.WalkDir(filepath.Join(p.Dir(), "data"), func(file string, d fs.DirEntry, gone error) error {
 			f, err := os.Open(file)
 			if errors.Join(gone, err) != nil || d.IsDir() {
-				return nil //nolint:nilerr // what is gone meanwhile is gone
+				return nil // what is gone meanwhile is gone
 			}
 			defer f.Close()
 			info, err := f.Stat()

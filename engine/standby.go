@@ -411,7 +411,7 @@ func (f *follower) lookAround(ctx context.Context) error {
 	defer cancel()
 	w, _, err := journal.ReadWitness(ctx, f.ep.ses.js.Meta(), f.ep.p)
 	if err != nil {
-		return nil //nolint:nilerr // see above
+		return nil // see above
 	}
 	return f.heard(w)
 }
