@@ -124,7 +124,8 @@ type follower struct {
 	last   []byte        // the message there
 	reach  journal.Seq   // the last message that there was when it began: from there on it is not behind
 	copies map[snapshot.ID]*replayed
-	bytes  int // of what the copies hold that the store does not have
+	bytes  int  // of what the copies hold that the store does not have
+	broken bool // a write failed: what it was to write is not known any more
 	left   map[snapshot.ID]bool
 	finish chan journal.Seq
 	done   chan struct{}
@@ -191,6 +192,8 @@ func (s *session) follow(ctx context.Context, p int) error {
 	switch cause := context.Cause(s.w.life); {
 	case errors.Is(cause, errKilled):
 		return nil
+	case f.broken: // while the worker drains its life says nothing of that
+		return err
 	case cause != nil && !errors.Is(cause, errDrain):
 		return err // a write failed, and what it was to write is not known any more: another one would leave half a state
 	}
@@ -537,6 +540,7 @@ func (f *follower) save(id snapshot.ID, r *replayed) error {
 		return nil
 	}
 	if err := r.save(f.ep, folded); err != nil {
+		f.broken = true
 		return f.ep.w.storeFailed(err)
 	}
 	return nil
