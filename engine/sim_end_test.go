@@ -159,6 +159,9 @@ func (s *sim) requestsEnd() {
 		if r.err == nil || r.copies > 0 || asError(r.err).Code == UnknownOutcome {
 			continue
 		}
+		if asError(r.err).Code == Refused && r.tries > 1 {
+			continue // an earlier try came after the one that was refused: mayRun
+		}
 		for v, c := range s.history(r.object).commits {
 			if c.n == r.in.N {
 				s.failed("I4", "%s ended with %v, and made version %d", r, r.err, v+1)
