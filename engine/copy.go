@@ -174,13 +174,16 @@ func (f *follower) moved(id snapshot.ID, m journal.Message, rec *journal.Record)
 
 // relieve has copies leave memory while the worker holds more than its budget, as those of an owner do.
 func (f *follower) relieve(ctx context.Context) {
+	tick := time.NewTicker(lookEvery + time.Duration(f.ep.p+1)*stagger) // not all partitions at once, so that a simulation repeats
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
 		case <-f.ep.press:
-			f.ep.relieve()
 		case <-ctx.Done():
 			return
 		}
+		f.ep.relieve()
 	}
 }
 

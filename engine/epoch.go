@@ -231,6 +231,7 @@ func (ep *epoch) serve(ctx context.Context) error {
 			if ep.over.Load() || ctx.Err() != nil {
 				continue
 			}
+			ep.relieve() // what was busy when the budget was passed may be idle now
 			ep.inboxTick()
 			if err := ep.ses.witness(ep); err != nil {
 				ep.end(err)

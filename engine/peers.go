@@ -45,11 +45,11 @@ type WordKind string
 const (
 	WordShare   WordKind = "share"   // a lease or the placement has changed
 	WordFree    WordKind = "free"    // a partition was released
-	WordOwned   WordKind = "owned"   // a partition has a new owner, which is about to listen: what nobody has answered is to be asked again
+	WordOwned   WordKind = "owned"   // told to callers only: a partition has a new owner, which is about to listen: what nobody has answered is to be asked again
 	WordRenewed WordKind = "renewed" // a life of a worker has renewed its lease; told where there are many workers
 )
 
-// String is the word as a token of a subject: share, free-3-16, owned-3-16, renewed-<life>-<worker>.
+// String is the word as a token of the subject on which workers hear it: share, free-3-16, renewed-<life>-<worker>.
 func (w Word) String() string {
 	switch w.Kind {
 	case WordShare:
@@ -76,7 +76,7 @@ func ParseWord(token string) (w Word, ok bool) {
 	var err, err2 error
 	w.Partition, err = strconv.Atoi(p)
 	w.Of, err2 = strconv.Atoi(of)
-	return w, (w.Kind == WordFree || w.Kind == WordOwned) && err == nil && err2 == nil && w.Partition >= 0 && w.Partition < w.Of && w.Of <= wire.Slots && w.String() == token
+	return w, w.Kind == WordFree && err == nil && err2 == nil && w.Partition >= 0 && w.Partition < w.Of && w.Of <= wire.Slots && w.String() == token
 }
 
 // tell tells the other workers something of a partition.

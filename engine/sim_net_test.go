@@ -661,7 +661,7 @@ type simWord struct {
 func (p simPeers) Tell(w Word) {
 	p.c.s.mu.Lock()
 	defer p.c.s.mu.Unlock()
-	if !p.c.cannot() && !p.c.life.dead {
+	if w.Kind != WordOwned && !p.c.cannot() && !p.c.life.dead { // callers here ask again by themselves
 		p.c.s.words = append(p.c.s.words, simWord{p.c, w})
 	}
 }

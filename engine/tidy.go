@@ -45,19 +45,19 @@ func (ep *epoch) tidy(ctx context.Context) {
 	for _, c := range ep.idle(func(idle time.Duration, worn bool, l *Limits) bool {
 		return evicted(idle, l) || worn && idle >= ep.w.when.rest
 	}) {
-		since, _, still := c.o.idle()
-		if now := ep.w.awake(); now-began > lookEvery || ep.closing.Load() {
+		now := ep.w.awake()
+		if now-began > lookEvery || ep.closing.Load() {
 			return
-		} else if !still || since != c.since {
-			continue
-		} else {
-			do := c.o.rest
-			if evicted(now-since, &c.o.class.Limits) {
-				do = c.o.evict
-			}
-			ep.do(ctx, c.o, do)
-			owed += pauseRatio * (ep.w.awake() - now)
 		}
+		if since, _, still := c.o.idle(); !still || since != c.since {
+			continue
+		}
+		do := c.o.rest
+		if evicted(now-c.since, &c.o.class.Limits) {
+			do = c.o.evict
+		}
+		ep.do(ctx, c.o, do)
+		owed += pauseRatio * (ep.w.awake() - now)
 		if owed >= pauseLeast {
 			if sleep(ctx, owed) != nil {
 				return

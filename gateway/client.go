@@ -72,11 +72,12 @@ func NewClient(nc *nats.Conn, o ClientOptions) (*Client, error) {
 	if nc == nil || nc.IsClosed() {
 		return nil, errors.New("the connection to NATS is closed")
 	}
-	bus, hearing := natsbus.NewClient(nc, ns), (*natsbus.Client).HearOwners
+	bus := natsbus.NewClient(nc, ns)
 	if o.ToSlots {
-		hearing = (*natsbus.Client).ToSlots
+		bus.ToSlots()
+	} else {
+		bus.HearOwners()
 	}
-	hearing(bus)
 	return &Client{numbered: engine.NewClient(bus), bus: bus}, nil
 }
 

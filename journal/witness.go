@@ -17,8 +17,8 @@ type Witness struct {
 	Life     uint64      `json:"life"`      // grows when a loss is accepted
 	Accepted *Acceptance `json:"accepted,omitempty"`
 
-	// Alarm is what a snapshot knew that the stream does not have. It was seen under an epoch, whose fillers had already
-	// lifted the stream, so it would not be seen again.
+	// Alarm is what a snapshot, a worker or the witness itself knew that the stream does not have. Fillers of an epoch may have lifted
+	// the stream since, so it would not be seen again.
 	Alarm *WentBackError `json:"alarm,omitempty"`
 
 	kept Extra

@@ -65,10 +65,10 @@ func BenchmarkReadsOfOneObject(b *testing.B) {
 			request.Method, request.Eventual = method, eventual
 			b.Run(fmt.Sprintf("%s/eventual=%v", method, eventual), func(b *testing.B) {
 				var callers sync.WaitGroup
-				todo := make(chan struct{}, 256)
+				reads := make(chan struct{}, 256)
 				for range 128 {
 					callers.Go(func() {
-						for range todo {
+						for range reads {
 							if _, err := c.Do(b.Context(), request); err != nil {
 								b.Error(err)
 								return
@@ -77,9 +77,9 @@ func BenchmarkReadsOfOneObject(b *testing.B) {
 					})
 				}
 				for b.Loop() {
-					todo <- struct{}{}
+					reads <- struct{}{}
 				}
-				close(todo)
+				close(reads)
 				callers.Wait()
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "reads/s")
 			})
